@@ -1,0 +1,1 @@
+"""Measurements of deployed networks, side by side with their peers."""

@@ -1,0 +1,1 @@
+"""One file format a module; each writes, reads back and verifies."""

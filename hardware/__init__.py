@@ -1,0 +1,1 @@
+"""What runs an exported network: the bit-exact simulator and the real Lava."""

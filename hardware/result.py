@@ -1,0 +1,78 @@
+"""What a run gives back, whichever backend ran it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True, eq=False)
+class RunResult:
+    """Spikes and read-out of a batch of images; axes in PyTorch's order.
+
+    A network of K synaptic layers, given T input steps, runs T + K steps; layer k (from 1) can answer from step k on.
+
+    Attributes:
+        steps: T.
+        counts: one int32 array a synaptic layer, (image, ...): each neuron's spikes over the whole run.
+        output_counts: (image, N) int32, spikes of the last layer in steps [K + skip, K + T).
+        output_membrane: (image, N) int64, membrane potential of the last layer after the last step, in 1/64 weight
+            units; for subtract reset it is what is left after the last subtraction.
+        spikes: one bool array a synaptic layer, (image, T + K, ...), unshifted, or None if only counts were asked.
+        wraps: how often the 24-bit current ``u`` wrapped, one number a synaptic layer; None where a backend cannot
+            tell.
+    """
+
+    steps: int
+    counts: list[npt.NDArray[np.int32]]
+    output_counts: npt.NDArray[np.int32]
+    output_membrane: npt.NDArray[np.int64]
+    spikes: list[npt.NDArray[np.bool_]] | None = None
+    wraps: list[int] | None = None
+
+    @property
+    def images(self) -> int:
+        """Number of images."""
+        return len(self.output_counts)
+
+    def predictions(self) -> npt.NDArray[np.int64]:
+        """(image,) class with the most spikes; ties go to the higher membrane potential, then to the lower class."""
+        return predict(self.output_counts, self.output_membrane)
+
+    def scores(self) -> npt.NDArray[np.float64]:
+        """(image, class) firing rates of the output neurons, 0..1."""
+        return self.output_counts / max(self.steps, 1)
+
+    def firing_rates(self) -> list[float]:
+        """Mean spikes a neuron and input step, one number a synaptic layer."""
+        return [float(c.mean(dtype=np.float64)) / self.steps if c.size else 0.0 for c in self.counts]
+
+
+def predict(counts: npt.NDArray[np.integer], membrane: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
+    """Class a row: most spikes, then highest membrane potential, then lowest number.
+
+    Args:
+        counts: (image, class) spikes.
+        membrane: (image, class) membrane potential at the end.
+    """
+    best = counts == counts.max(axis=1, keepdims=True)
+    floor = np.iinfo(np.int64).min
+    return np.argmax(np.where(best, membrane.astype(np.int64), floor), axis=1)
+
+
+def concatenate(results: Sequence[RunResult]) -> RunResult:
+    """Join the results of several batches of the same run, in order."""
+    first = results[0]
+    spikes = [r.spikes for r in results if r.spikes is not None]
+    wraps = [r.wraps for r in results if r.wraps is not None]
+    return RunResult(
+        steps=first.steps,
+        counts=[np.concatenate(layers) for layers in zip(*(r.counts for r in results), strict=True)],
+        output_counts=np.concatenate([r.output_counts for r in results]),
+        output_membrane=np.concatenate([r.output_membrane for r in results]),
+        spikes=[np.concatenate(layers) for layers in zip(*spikes, strict=True)] if spikes else None,
+        wraps=[sum(layer) for layer in zip(*wraps, strict=True)] if wraps else None,
+    )

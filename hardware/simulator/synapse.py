@@ -1,0 +1,122 @@
+"""Exact integer synaptic sums, computed by floating-point matrix products that cannot round.
+
+A sum of integers is exact in float32 while its absolute value stays below 2^24 and in float64 below 2^53, whatever
+the order of the additions; the bound follows from the weights. torch is used where it is installed, with the
+algorithms that transform the kernel (Winograd, NNPACK) switched off: those do round.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from gascnn.hardware.simulator.netx_dense import effective_dense
+from gascnn.toolkit.errors import LimitError
+from gascnn.toolkit.lowering.limits import CONV_ACCUMULATOR_BITS
+from gascnn.toolkit.lowering.network import ConvLayer, DenseLayer
+
+try:
+    import torch
+except ImportError:  # the simulator runs without it, slower
+    torch = None  # type: ignore[assignment]
+
+Int32 = npt.NDArray[np.int32]
+FLOAT32_EXACT, FLOAT64_EXACT = 1 << 24, 1 << 53
+
+
+def exact_dtype(weight: npt.NDArray[np.integer], largest_input: int, label: str) -> type[np.float32] | type[np.float64]:
+    """The narrowest float in which no sum of ``weight`` over inputs up to ``largest_input`` can round.
+
+    Raises:
+        LimitError: sums could reach 2^31, where Lava's conversion to int32 is undefined.
+    """
+    bound = int(np.abs(weight).reshape(len(weight), -1).sum(axis=1).max(initial=0)) * largest_input
+    if bound >= 1 << 31:
+        raise LimitError(f"{label}: synaptic sums may reach {bound}; Lava's result is undefined from 2^31; scale down")
+    return np.float32 if bound < FLOAT32_EXACT else np.float64
+
+
+class ConvSynapse:
+    """Cross-correlation of integer inputs with the layer's kernel, wrapped at 24 bits as Lava does."""
+
+    def __init__(self, layer: ConvLayer, largest_input: int, label: str) -> None:
+        self.layer = layer
+        self.dtype = exact_dtype(layer.weight, largest_input, label)
+        self.weight = layer.weight.astype(self.dtype)
+        bound = int(np.abs(layer.weight).reshape(len(layer.weight), -1).sum(axis=1).max(initial=0)) * largest_input
+        self.may_wrap = bound >= 1 << (CONV_ACCUMULATOR_BITS - 1)
+
+    def __call__(self, inputs: npt.NDArray[np.generic]) -> Int32:
+        """(B, C_in, H, W) integers to (B, C, H', W') int32 sums."""
+        sums = self._torch(inputs) if torch is not None else self._numpy(inputs)
+        if self.may_wrap:
+            half = 1 << (CONV_ACCUMULATOR_BITS - 1)
+            return ((sums.astype(np.int64) + half) % (2 * half) - half).astype(np.int32)
+        return sums.astype(np.int32)
+
+    def _torch(self, inputs: npt.NDArray[np.generic]) -> npt.NDArray[np.floating]:
+        layer = self.layer
+        with torch.no_grad(), torch.backends.nnpack.flags(enabled=False):
+            result = torch.nn.functional.conv2d(
+                torch.from_numpy(inputs.astype(self.dtype)),
+                torch.from_numpy(self.weight),
+                stride=layer.stride,
+                padding=layer.padding,
+                dilation=layer.dilation,
+                groups=layer.groups,
+            )
+        return np.asarray(result.numpy())
+
+    def _numpy(self, inputs: npt.NDArray[np.generic]) -> npt.NDArray[np.floating]:
+        layer = self.layer
+        (pv, ph), (sv, sh), (dv, dh) = layer.padding, layer.stride, layer.dilation
+        _, _, kv, kh = self.weight.shape
+        padded = np.pad(inputs.astype(self.dtype), ((0, 0), (0, 0), (pv, pv), (ph, ph)))
+        windows = np.lib.stride_tricks.sliding_window_view(padded, (dv * (kv - 1) + 1, dh * (kh - 1) + 1), axis=(2, 3))
+        windows = windows[:, :, ::sv, ::sh, ::dv, ::dh]
+        images, channels, height, width = windows.shape[:4]
+        per_group = channels // layer.groups
+        outputs = layer.shape[0] // layer.groups
+        result = np.empty((images, layer.shape[0], height, width), dtype=self.dtype)
+        for group in range(layer.groups):
+            columns = windows[:, group * per_group : (group + 1) * per_group].transpose(0, 2, 3, 1, 4, 5)
+            columns = columns.reshape(images * height * width, -1)
+            kernel = self.weight[group * outputs : (group + 1) * outputs].reshape(outputs, -1)
+            sums = (columns @ kernel.T).reshape(images, height, width, outputs)
+            result[:, group * outputs : (group + 1) * outputs] = sums.transpose(0, 3, 1, 2)
+        return result
+
+
+class DenseSynapse:
+    """All-to-all sums of integer inputs with the weights as NetX re-encodes them."""
+
+    def __init__(self, weight: npt.NDArray[np.integer], shift: int, largest_input: int, label: str) -> None:
+        self.dtype = exact_dtype(weight, largest_input, label)
+        self.weight = np.ascontiguousarray(weight.T.astype(self.dtype))
+        self.shift = shift
+
+    def __call__(self, inputs: npt.NDArray[np.generic]) -> Int32:
+        """(B, M) integers to (B, N) int32 sums."""
+        sums = (inputs.reshape(len(inputs), -1).astype(self.dtype) @ self.weight).astype(np.int64)
+        return (sums >> self.shift).astype(np.int32)
+
+
+def dense_synapses(layer: DenseLayer, largest_input: int, label: str) -> dict[int, DenseSynapse]:
+    """One synapse for each distinct delay of the layer (0 where it has none)."""
+    stored = layer.weight if layer.weight_rec is None else np.hstack([layer.weight, layer.weight_rec])
+    weight, shift = effective_dense(stored, label)
+    weight = weight[:, : layer.weight.shape[1]]
+    if layer.delay is None:
+        return {0: DenseSynapse(weight, shift, largest_input, label)}
+    return {
+        int(delay): DenseSynapse(np.where(layer.delay == delay, weight, 0), shift, largest_input, label)
+        for delay in np.unique(layer.delay)
+    }
+
+
+def recurrent_synapse(layer: DenseLayer, label: str) -> DenseSynapse | None:
+    """The recurrent synapse of a ``dense_rec`` layer; NetX encodes it together with the forward one."""
+    if layer.weight_rec is None:
+        return None
+    weight, shift = effective_dense(np.hstack([layer.weight, layer.weight_rec]), label)
+    return DenseSynapse(weight[:, layer.weight.shape[1] :], shift, 1, label)

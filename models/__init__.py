@@ -1,0 +1,1 @@
+"""Torch modules only: networks as they are trained, and spiking networks in floating point."""

@@ -1,0 +1,1 @@
+"""What is done with the models: data, training, conversion, lowering, the command line."""

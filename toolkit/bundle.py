@@ -1,0 +1,146 @@
+"""Bundles: a trained model as a folder of ``model.json`` and ``weights.safetensors``. No pickles anywhere.
+
+``model.json`` says what the network is, what images it takes, its classes, its measured figures and where it came
+from; the tensors are in safetensors, under the names of a PyTorch ``state_dict`` (``kind`` ``ann``) or of a NIR
+graph's nodes (``kind`` ``snn``).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from gascnn.toolkit.errors import FormatError
+from gascnn.toolkit.files import atomic_folder, sha256_file
+
+SCHEMA = 1
+MODEL_FILE, WEIGHTS_FILE = "model.json", "weights.safetensors"
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """A trained network with everything needed to use it.
+
+    Attributes:
+        kind: ``ann`` (trained in PyTorch) or ``snn`` (converted to spikes, still in floating point).
+        architecture: ``ann``: ``{"name": "resnet", "arguments": {...}}`` or ``{"name": "package:function"}``;
+            ``snn``: the NIR graph without its arrays.
+        image_shape: (C, H, W).
+        classes: class names in the order of the outputs.
+        tensors: named arrays.
+        pixel_max: the pixel value that means intensity 1; the network sees ``pixel / pixel_max``.
+        metrics: measured figures, each with the data it was measured on.
+        provenance: data set, options, seeds, versions.
+    """
+
+    kind: Literal["ann", "snn"]
+    architecture: dict[str, Any]
+    image_shape: tuple[int, int, int]
+    classes: tuple[str, ...]
+    tensors: dict[str, npt.NDArray[np.generic]] = field(repr=False)
+    pixel_max: int = 255
+    metrics: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+
+def is_bundle(path: str | os.PathLike[str]) -> bool:
+    """Whether ``path`` is a folder with a ``model.json``."""
+    return (Path(path) / MODEL_FILE).is_file()
+
+
+def save_bundle(bundle: Bundle, path: str | os.PathLike[str]) -> None:
+    """Write the folder ``path``, whole or not at all; an older bundle there is replaced.
+
+    Raises:
+        DataError: the disk is full or the place cannot be written.
+        UsageError: ``path`` is a file, or a folder that holds something else.
+    """
+    from safetensors.numpy import save_file
+
+    with atomic_folder(path, marker=MODEL_FILE) as folder:
+        save_file({k: np.ascontiguousarray(v) for k, v in bundle.tensors.items()}, folder / WEIGHTS_FILE)
+        description = {
+            "schema": SCHEMA,
+            "kind": bundle.kind,
+            "architecture": bundle.architecture,
+            "image_shape": list(bundle.image_shape),
+            "pixel_max": bundle.pixel_max,
+            "classes": list(bundle.classes),
+            "metrics": bundle.metrics,
+            "provenance": bundle.provenance,
+            "weights_sha256": sha256_file(folder / WEIGHTS_FILE),
+        }
+        text = json.dumps(description, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+        (folder / MODEL_FILE).write_text(text, encoding="utf-8")
+
+
+def load_bundle(path: str | os.PathLike[str]) -> Bundle:
+    """Read a bundle and check that its two files belong together.
+
+    Raises:
+        FormatError: not a bundle, another schema, a field missing or of the wrong kind, weights that do not match.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    folder = Path(path)
+    if not is_bundle(folder):
+        raise FormatError(f"{folder}: no bundle there (a folder with {MODEL_FILE}); train one with 'gascnn train'")
+    values = _read_description(folder / MODEL_FILE)
+    weights = folder / WEIGHTS_FILE
+    if not weights.is_file():
+        raise FormatError(f"{folder}: {WEIGHTS_FILE} is missing; the bundle is incomplete")
+    if sha256_file(weights) != values["weights_sha256"]:
+        raise FormatError(f"{weights}: not the weights {MODEL_FILE} was written with (their SHA-256 differs)")
+    try:
+        tensors = load_file(weights)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise FormatError(f"{weights}: not a safetensors file ({error})") from error
+    bad = [name for name, value in tensors.items() if value.dtype.kind == "f" and not np.all(np.isfinite(value))]
+    if bad:
+        raise FormatError(f"{weights}: {bad[0]} holds NaN or infinity; train again")
+    channels, height, width = values["image_shape"]
+    return Bundle(
+        kind=values["kind"],
+        architecture=values["architecture"],
+        image_shape=(channels, height, width),
+        classes=tuple(values["classes"]),
+        tensors=tensors,
+        pixel_max=values["pixel_max"],
+        metrics=values["metrics"],
+        provenance=values["provenance"],
+    )
+
+
+def _read_description(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise FormatError(f"{path}: not readable JSON ({error})") from error
+    if not isinstance(values, dict) or values.get("schema") != SCHEMA:
+        found = values.get("schema") if isinstance(values, dict) else type(values).__name__
+        raise FormatError(f"{path}: schema {found}; this version reads schema {SCHEMA}")
+    checks: dict[str, bool] = {
+        "kind": values.get("kind") in ("ann", "snn"),
+        "architecture": isinstance(values.get("architecture"), dict),
+        "image_shape": _positive_integers(values.get("image_shape"), 3),
+        "pixel_max": isinstance(values.get("pixel_max"), int) and values["pixel_max"] > 0,
+        "classes": isinstance(values.get("classes"), list) and all(isinstance(c, str) for c in values["classes"]),
+        "metrics": isinstance(values.get("metrics"), dict),
+        "provenance": isinstance(values.get("provenance"), dict),
+        "weights_sha256": isinstance(values.get("weights_sha256"), str),
+    }
+    wrong = [name for name, good in checks.items() if not good]
+    if wrong:
+        raise FormatError(f"{path}: field {wrong[0]!r} is missing or of the wrong kind")
+    return values
+
+
+def _positive_integers(value: object, count: int) -> bool:
+    return isinstance(value, list) and len(value) == count and all(isinstance(n, int) and n > 0 for n in value)
