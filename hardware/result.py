@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from gascnn.toolkit.lowering.network import NetxNetwork
+
 
 @dataclass(frozen=True, eq=False)
 class RunResult:
@@ -46,9 +48,22 @@ class RunResult:
         """(image, class) firing rates of the output neurons, 0..1."""
         return self.output_counts / max(self.steps, 1)
 
-    def firing_rates(self) -> list[float]:
-        """Mean spikes a neuron and input step, one number a synaptic layer."""
-        return [float(c.mean(dtype=np.float64)) / self.steps if c.size else 0.0 for c in self.counts]
+
+def population_rates(network: NetxNetwork, counts: Sequence[npt.NDArray[np.integer]], steps: int) -> list[float]:
+    """Mean spikes a neuron and input step of each layer's populations, relays and always-on channels left out.
+
+    Args:
+        network: says which channels compute; in a foreign file all do.
+        counts: (image, ...) spikes of each synaptic layer.
+        steps: T.
+    """
+    rates = []
+    for layer, count in zip(network.layers, counts, strict=True):
+        computed = [s for s in layer.segments if s.kind == "population"]
+        parts = [count[:, s.start : s.stop] for s in computed] if computed else [count]
+        neurons = sum(part.size for part in parts)
+        rates.append(sum(int(part.sum(dtype=np.int64)) for part in parts) / (max(neurons, 1) * steps))
+    return rates
 
 
 def predict(counts: npt.NDArray[np.integer], membrane: npt.NDArray[np.integer]) -> npt.NDArray[np.int64]:
@@ -60,7 +75,8 @@ def predict(counts: npt.NDArray[np.integer], membrane: npt.NDArray[np.integer]) 
     """
     best = counts == counts.max(axis=1, keepdims=True)
     floor = np.iinfo(np.int64).min
-    return np.argmax(np.where(best, membrane.astype(np.int64), floor), axis=1)
+    chosen: npt.NDArray[np.int64] = np.argmax(np.where(best, membrane.astype(np.int64), floor), axis=1)
+    return chosen
 
 
 def concatenate(results: Sequence[RunResult]) -> RunResult:

@@ -61,10 +61,10 @@ def save_bundle(bundle: Bundle, path: str | os.PathLike[str]) -> None:
         DataError: the disk is full or the place cannot be written.
         UsageError: ``path`` is a file, or a folder that holds something else.
     """
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     with atomic_folder(path, marker=MODEL_FILE) as folder:
-        save_file({k: np.ascontiguousarray(v) for k, v in bundle.tensors.items()}, folder / WEIGHTS_FILE)
+        (folder / WEIGHTS_FILE).write_bytes(save({k: np.asarray(v, order="C") for k, v in bundle.tensors.items()}))
         description = {
             "schema": SCHEMA,
             "kind": bundle.kind,

@@ -101,7 +101,7 @@ def atomic_folder(path: str | os.PathLike[str], marker: str) -> Iterator[Path]:
         shutil.rmtree(holder, ignore_errors=True)
 
 
-def write_json(path: str | os.PathLike[str], value: Any) -> None:  # noqa: ANN401 - anything JSON can hold
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """Write ``value`` as indented UTF-8 JSON, atomically; NaN and infinity are refused.
 
     Raises:

@@ -4,6 +4,7 @@ Layout of a file (axes in PyTorch's order)::
 
     /layer/0 ...                  hard reset: where stock NetX looks for layers
     /gascnn/format                "gascnn-netx-1"
+    /gascnn/digest                SHA-256 over every integer that decides a spike, as exported
     /gascnn/deployment            JSON: how to feed and read the network (:class:`Deployment`)
     /gascnn/segments              JSON: what the channels of each synaptic layer are for
     /gascnn/input_bits            0 for spikes, 8 for graded pixels
@@ -14,7 +15,7 @@ Layout of a file (axes in PyTorch's order)::
 Stock NetX ignores the ``gascnn`` group.
 """
 
-from gascnn.exporters.netx.read import read_netx
+from gascnn.exporters.netx.read import read_netx, recorded_digest
 from gascnn.exporters.netx.write import write_netx
 
-__all__ = ["read_netx", "write_netx"]
+__all__ = ["read_netx", "recorded_digest", "write_netx"]

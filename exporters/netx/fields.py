@@ -95,14 +95,14 @@ class Fields:
         except UnicodeDecodeError as error:
             raise self.error(f"{name} is not text") from error
 
-    def json(self, name: str) -> Any:  # noqa: ANN401 - whatever the record holds; checked where it is used
+    def json(self, name: str) -> Any:
         """A string that holds JSON."""
         try:
             return json.loads(self.text(name))
         except ValueError as error:
             raise self.error(f"{name} is not JSON ({error})") from error
 
-    def _get(self, parent: h5py.Group, name: str) -> Any:  # noqa: ANN401 - h5py's own return type
+    def _get(self, parent: h5py.Group, name: str) -> Any:
         node: Any = parent
         for part in name.split("/"):
             if not isinstance(node, h5py.Group) or part not in node:

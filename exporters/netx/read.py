@@ -59,6 +59,17 @@ def read_netx(
         raise FormatError(f"{source}: damaged ({_first_line(error)}); export it again") from error
 
 
+def recorded_digest(path: str | os.PathLike[str]) -> str | None:
+    """The digest a file of ours was exported with; None for a foreign file.
+
+    A file whose integers were changed since has another :meth:`NetxNetwork.digest`.
+    """
+    with h5py.File(path, "r") as file:
+        if "gascnn/digest" not in file:
+            return None
+        return Fields(file, "gascnn", Path(path)).text("digest")
+
+
 def _first_line(error: BaseException) -> str:
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
@@ -114,26 +125,30 @@ def _read_layers(root: Fields, input_shape: tuple[int, ...] | None) -> tuple[Inp
     for index in range(len(names)):
         fields = root.child(str(index))
         kind = fields.text("type")
+        if kind == "input" and index > 0:
+            raise fields.error("an input layer must come first")
         if kind == "input":
-            if index > 0:
-                raise fields.error("an input layer must come first")
             declared = _read_input(fields)
         elif kind == "flatten":
             flatten = True
-        elif kind == "conv":
-            previous = layers[-1].shape if layers else (declared.shape if declared else None)
-            layers.append(_read_conv(fields, previous))
-        elif kind in ("dense", "dense_rec"):
-            behind_neurons = bool(layers) or (declared is not None and declared.neuron is not None)
-            layers.append(_read_dense(fields, flatten and behind_neurons, kind == "dense_rec"))
-            flatten = False
         else:
-            raise fields.error(f"layer type {kind!r} is not one NetX can load (input, conv, flatten, dense, dense_rec)")
+            layers.append(_read_synaptic(fields, kind, declared, layers, flatten))
+            flatten = flatten and kind == "conv"
     if not layers:
         raise root.error("no synaptic layer in it")
-    if declared is None:
-        declared = InputLayer(_inferred_input(layers[0], root))
-    return declared, layers
+    return declared or InputLayer(_inferred_input(layers[0], root)), layers
+
+
+def _read_synaptic(
+    fields: Fields, kind: str, declared: InputLayer | None, layers: list[SynapticLayer], flatten: bool
+) -> SynapticLayer:
+    """One conv or dense layer; a flatten in front counts where NetX has something to flatten."""
+    if kind == "conv":
+        return _read_conv(fields, layers[-1].shape if layers else (declared.shape if declared else None))
+    if kind in ("dense", "dense_rec"):
+        behind_neurons = bool(layers) or (declared is not None and declared.neuron is not None)
+        return _read_dense(fields, flatten and behind_neurons, kind == "dense_rec")
+    raise fields.error(f"layer type {kind!r} is not one NetX can load (input, conv, flatten, dense, dense_rec)")
 
 
 def _inferred_input(first: SynapticLayer, root: Fields) -> tuple[int, ...]:
@@ -162,7 +177,9 @@ def _read_conv(fields: Fields, input_shape: tuple[int, ...] | None) -> ConvLayer
     if weight.ndim != 4:
         raise fields.error(f"conv weight has shape {weight.shape}; expected (C_out, C_in/groups, kH, kW)")
     if fields.has("delay") and np.any(fields.array("delay")):
-        warnings.warn(f"{fields.where}: Lava ignores the delay of a convolution, and so does this package", stacklevel=2)
+        warnings.warn(
+            f"{fields.where}: Lava ignores the delay of a convolution, and so does this package", stacklevel=2
+        )
     stride, padding, dilation = (fields.pair(name) for name in ("stride", "padding", "dilation"))
     groups = fields.integer("groups")
     shape = tuple(int(n) for n in fields.array("shape").ravel())

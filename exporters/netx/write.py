@@ -58,6 +58,7 @@ def _write_record(group: h5py.Group, network: NetxNetwork) -> None:
     group["format"] = FORMAT
     group["input_bits"] = network.input_bits
     group["constant_channels"] = network.constant_channels
+    group["digest"] = network.digest()
     group["segments"] = json.dumps([[asdict(s) for s in layer.segments] for layer in network.layers])
     if network.deployment is not None:
         group["deployment"] = network.deployment.to_json()

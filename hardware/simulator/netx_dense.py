@@ -2,48 +2,65 @@
 
 NetX re-encodes the matrix (``optimize_weight_bits`` in ``lava/lib/dl/netx/utils.py``): it shifts the weights left so
 that they use 8 bits and lets the synapse shift its sums right again. ``Dense`` then clips and truncates to the bits
-it was told (``lava/utils/weightutils.py``), deciding the sign mode anew. For legal weights the net effect is nothing;
-for some one-signed matrices the weights come out smaller.
+it was told (``lava/utils/weightutils.py``), deciding the sign mode anew, for a recurrent matrix on its own. For legal
+weights the net effect is nothing; for some one-signed matrices the weights come out smaller, or zero.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from gascnn.toolkit.errors import LimitError
+from gascnn.toolkit.lowering.network import DenseLayer
 
 IntMatrix = npt.NDArray[np.int64]
 
 
-def effective_dense(stored: IntMatrix, label: str) -> tuple[IntMatrix, int]:
-    """Weights and right shift that act in Lava: ``a = (weights @ s) >> shift``.
+@dataclass(frozen=True, eq=False)
+class EffectiveDense:
+    """The numbers that act in Lava: ``a = (weight @ s) >> shift``, and so for the recurrent matrix.
+
+    Attributes:
+        weight: (N, M).
+        recurrent: (N, N), or None where the layer has none.
+        shift: bits the sums are shifted right by; 0 where every weight is a multiple of it, the usual case.
+    """
+
+    weight: IntMatrix
+    recurrent: IntMatrix | None
+    shift: int
+
+
+def effective_dense(layer: DenseLayer, label: str) -> EffectiveDense:
+    """What acts in Lava in the place of a layer's stored matrices.
 
     Args:
-        stored: (N, M) integers as NetX reads them.
-        label: name of the layer, for messages.
-
-    Returns:
-        The weights ``Dense`` multiplies and the number of bits its sums are shifted right by (0 where every weight is
-        a multiple of the shift, the usual case).
+        layer: as NetX reads it.
+        label: its name, for messages.
 
     Raises:
-        LimitError: a matrix that crashes NetX (all zero) or that it turns into zeros without a word.
+        LimitError: a matrix that crashes NetX (all zero), one that it turns into zeros without a word, or recurrent
+            synapses with delays, for which NetX forgets to shift the sums back.
     """
-    weight = stored
-    if weight.max() > 254 and weight.min() < 0:
-        weight = np.clip(weight, -256, 254)
-    if weight.min() < -256 and weight.max() > 0:
-        weight = np.clip(weight, -256, 254)
-    shift, signed = _netx_shift(weight, label)
-    used_bits = 8 - shift - (_trailing_zeros(weight) - signed)
-    shifted = weight << shift
-    encoded = _dense_encoding(shifted, used_bits)
-    if not np.any(encoded % (1 << shift)):
-        return encoded >> shift, 0
-    return encoded, shift
+    parts = [layer.weight.astype(np.int64)]
+    if layer.weight_rec is not None:
+        parts.append(layer.weight_rec.astype(np.int64))
+        if layer.delay is not None:
+            raise LimitError(f"{label}: recurrent synapses with delays come out scaled in NetX; remove the delays")
+    stored = np.hstack(parts)
+    if stored.min() < 0 < stored.max():
+        parts = [np.clip(part, -256, 254) for part in parts]
+        stored = np.hstack(parts)
+    shift, signed = _netx_shift(stored, label)
+    used_bits = 8 - shift - (_trailing_zeros(stored) - signed)
+    encoded = [_dense_encoding(part, shift, used_bits, label) for part in parts]
+    if not any(np.any(part % (1 << shift)) for part in encoded):
+        encoded, shift = [part >> shift for part in encoded], 0
+    return EffectiveDense(encoded[0], encoded[1] if len(encoded) > 1 else None, shift)
 
 
 def _netx_shift(weight: IntMatrix, label: str) -> tuple[int, int]:
@@ -73,10 +90,18 @@ def _trailing_zeros(weight: IntMatrix) -> int:
     return 0
 
 
-def _dense_encoding(shifted: IntMatrix, used_bits: int) -> IntMatrix:
+def _dense_encoding(weight: IntMatrix, shift: int, used_bits: int, label: str) -> IntMatrix:
     """``clip_weights`` and ``truncate_weights`` of ``Dense`` with the sign mode it decides itself."""
+    shifted = weight << shift
     mixed = int(shifted.min() < 0 < shifted.max())
+    drop = 8 - used_bits + mixed
+    if drop < 0 and np.any(shifted):
+        # NetX counted a bit for a sign that Dense does not see; its shift by -1 bits then clears every weight.
+        raise LimitError(
+            f"{label}: weights {weight.min()}..{weight.max()} of one sign come out as zeros in Lava without a word, "
+            "since NetX stores them with a sign bit and they are odd; make them even"
+        )
     sign = -1 if not mixed and shifted.min() < 0 else 1
     clipped = np.clip(sign * shifted, -256 * mixed, 255)
-    drop = 8 - used_bits + mixed
-    return sign * ((clipped >> drop) << drop) if drop > 0 else sign * clipped
+    encoded: IntMatrix = sign * ((clipped >> drop) << drop) if drop > 0 else sign * clipped
+    return encoded

@@ -79,4 +79,5 @@ def _decayed(state: Int32, keep: npt.NDArray[np.integer]) -> Int32:
     if keep.ndim == 0 and int(keep) == DECAY_UNITY:
         return state.copy()
     product = state.astype(np.int64) * keep
-    return (np.sign(product) * (np.abs(product) >> 12)).astype(np.int32)
+    rounded: Int32 = (np.sign(product) * (np.abs(product) >> 12)).astype(np.int32)
+    return rounded

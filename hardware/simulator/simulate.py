@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -68,8 +69,7 @@ def _images_at_once(network: NetxNetwork, steps: int) -> int:
     """How many images fit: spikes of two neighbouring layers, sums and state of one."""
     sizes = [math.prod(network.input_shape), *(math.prod(layer.shape) for layer in network.layers)]
     per_image = max(
-        (before + after) * steps + (before + 4 * after) * 4 * _STEPS_AT_ONCE
-        for before, after in zip(sizes, sizes[1:], strict=False)
+        (before + after) * steps + (before + 4 * after) * 4 * _STEPS_AT_ONCE for before, after in pairwise(sizes)
     )
     return max(1, _MEMORY_BYTES // per_image)
 
@@ -83,20 +83,22 @@ def _run_batch(network: NetxNetwork, inputs: Spikes, keep: bool, skip: int) -> R
         previous = _run_input_neurons(network, previous)
     recorded: list[npt.NDArray[np.bool_]] = []
     counts, wraps = [], []
+    fired = np.zeros((images, total, 0), dtype=bool)
     for index, layer in enumerate(network.layers):
         graded = index == 0 and network.input.neuron is None and network.input_bits > 0
         largest = 2**network.input_bits - 1 if graded else 1
         source = previous if graded else previous != 0
-        previous, population = _run_layer(layer, source, largest, layer_label(network, index))
-        counts.append(previous.sum(axis=1, dtype=np.int32))
+        fired, population = _run_layer(layer, source, largest, layer_label(network, index))
+        counts.append(fired.sum(axis=1, dtype=np.int32))
         wraps.append(population.wraps)
         if keep:
-            recorded.append(previous)
+            recorded.append(fired)
+        previous = fired
     return RunResult(
         steps=steps,
         counts=counts,
-        output_counts=previous[:, network.depth + skip :].reshape(images, steps - skip, -1).sum(axis=1, dtype=np.int32),
-        output_membrane=_final_membrane(network, population, previous[:, -1]).reshape(images, -1),
+        output_counts=fired[:, network.depth + skip :].reshape(images, steps - skip, -1).sum(axis=1, dtype=np.int32),
+        output_membrane=_final_membrane(network, population, fired[:, -1]).reshape(images, -1),
         spikes=recorded if keep else None,
         wraps=wraps,
     )

@@ -103,9 +103,8 @@ class DenseSynapse:
 
 def dense_synapses(layer: DenseLayer, largest_input: int, label: str) -> dict[int, DenseSynapse]:
     """One synapse for each distinct delay of the layer (0 where it has none)."""
-    stored = layer.weight if layer.weight_rec is None else np.hstack([layer.weight, layer.weight_rec])
-    weight, shift = effective_dense(stored, label)
-    weight = weight[:, : layer.weight.shape[1]]
+    effective = effective_dense(layer, label)
+    weight, shift = effective.weight, effective.shift
     if layer.delay is None:
         return {0: DenseSynapse(weight, shift, largest_input, label)}
     return {
@@ -116,7 +115,7 @@ def dense_synapses(layer: DenseLayer, largest_input: int, label: str) -> dict[in
 
 def recurrent_synapse(layer: DenseLayer, label: str) -> DenseSynapse | None:
     """The recurrent synapse of a ``dense_rec`` layer; NetX encodes it together with the forward one."""
-    if layer.weight_rec is None:
+    effective = effective_dense(layer, label) if layer.weight_rec is not None else None
+    if effective is None or effective.recurrent is None:
         return None
-    weight, shift = effective_dense(np.hstack([layer.weight, layer.weight_rec]), label)
-    return DenseSynapse(weight[:, layer.weight.shape[1] :], shift, 1, label)
+    return DenseSynapse(effective.recurrent, effective.shift, 1, label)

@@ -69,7 +69,9 @@ def conv_follows_an_image(network: NetxNetwork, index: int, layer: SynapticLayer
     before = network.input_of(index)
     if len(before) != 3:
         yield Violation(
-            f"a convolution after a layer of shape {before}", "it needs (C, H, W)", "put convolutions before the dense layers"
+            f"a convolution after a layer of shape {before}",
+            "it needs (C, H, W)",
+            "put convolutions before the dense layers",
         )
         return
     expected = conv_output_shape(before, layer.weight.shape, layer.stride, layer.padding, layer.dilation)
@@ -91,7 +93,9 @@ def dense_follows_a_vector(network: NetxNetwork, index: int, layer: SynapticLaye
     behind_neurons = index > 0 or network.input.neuron is not None
     if layer.weight.shape[1] != math.prod(before):
         yield Violation(
-            f"weight {layer.weight.shape}", f"its input has {math.prod(before)} elements", "correct the weight's columns"
+            f"weight {layer.weight.shape}",
+            f"its input has {math.prod(before)} elements",
+            "correct the weight's columns",
         )
     if behind_neurons and len(before) == 3 and not layer.flatten:
         yield Violation(f"no flatten between {before} and a dense layer", "NetX needs one", "insert a flatten layer")
@@ -151,7 +155,7 @@ STRUCTURE_RULES: tuple[Rule, ...] = (
 
 
 def threshold_in_range(network: NetxNetwork, index: int, layer: SynapticLayer) -> Iterator[Violation]:
-    """vThMant is an unsigned 17-bit number."""
+    """The threshold (vThMant) is an unsigned 17-bit number."""
     worst = np.asarray(layer.neuron.threshold)
     if worst.min() < 0 or worst.max() > limits.THRESHOLD_MAX:
         yield Violation(
@@ -177,7 +181,9 @@ def weights_fit_int32(network: NetxNetwork, index: int, layer: SynapticLayer) ->
     largest_input = max(1, 2**network.input_bits - 1) if index == 0 else 1
     if int(per_neuron) * largest_input >= 2**31:
         yield Violation(
-            f"a neuron's weights sum to {int(per_neuron) * largest_input}", "below 2^31", "lower the layer's integer scale"
+            f"a neuron's weights sum to {int(per_neuron) * largest_input}",
+            "below 2^31",
+            "lower the layer's integer scale",
         )
 
 
@@ -228,7 +234,9 @@ def bias_in_hardware_range(network: NetxNetwork, index: int, layer: SynapticLaye
     """The chip's bias mantissa has 13 bits with sign."""
     if layer.bias is not None and np.abs(layer.bias).max(initial=0) > limits.BIAS_MAX:
         yield Violation(
-            f"bias {np.abs(layer.bias).max()}", f"-{limits.BIAS_MAX}..{limits.BIAS_MAX} (13 bits)", "lower the layer's scale"
+            f"bias {np.abs(layer.bias).max()}",
+            f"-{limits.BIAS_MAX}..{limits.BIAS_MAX} (13 bits)",
+            "lower the layer's scale",
         )
 
 

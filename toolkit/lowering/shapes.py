@@ -28,15 +28,10 @@ def conv_output_shape(
     return weight_shape[0], height, width
 
 
-def always_inside_tap(input_size: int, output_size: int, kernel: int, stride: int, padding: int, dilation: int) -> int:
-    """Index of a kernel tap that reads inside the image at every output position, or -1 if there is none.
+def origin_inside(input_size: int, output_size: int, stride: int) -> bool:
+    """Whether ``x[stride * i]`` lies inside the image for every output position ``i``.
 
-    A bias carried by an always-on channel must sit on such a tap; elsewhere zero padding would swallow it at the
-    borders. For every usual convolution this is ``padding / dilation``, the tap that reads ``x[stride * i]``.
+    A bias carried by an always-on channel sits on the tap that reads there: any other tap, and this one where it
+    leaves the image, would lose the bias in the zero padding at the borders.
     """
-    for tap in sorted(range(kernel), key=lambda t: abs(t * dilation - padding)):
-        first = tap * dilation - padding
-        last = (output_size - 1) * stride + first
-        if first >= 0 and last < input_size:
-            return tap
-    return -1
+    return (output_size - 1) * stride < input_size

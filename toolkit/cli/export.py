@@ -1,0 +1,229 @@
+"""``gascnn export``, also called ``gascnn-export``."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gascnn.toolkit.cli import options
+from gascnn.toolkit.cli.convert import conversion_options, converted, own_model_options, show
+from gascnn.toolkit.cli.output import bar, note, percent, save_json, say, table
+from gascnn.toolkit.errors import LimitError, UsageError
+
+if TYPE_CHECKING:
+    import nir
+
+    from gascnn.toolkit.cli.models import Model
+    from gascnn.toolkit.lowering import Lowered
+
+WRAP_CHECK_IMAGES = 32
+
+
+@click.command("export")
+@click.argument("source", metavar="MODEL", type=options.PATH, required=False)
+@click.option("--target", type=click.Choice(["lava", "nir"]), required=True, help="lava: NetX HDF5; nir: NIR HDF5.")
+@own_model_options
+@options.data(
+    help_text="Data set: its training images set scales and check that nothing wraps, its test images give "
+    "the expected accuracy. Needed where MODEL is an ANN."
+)
+@click.option("--image-size", type=int, metavar="N", help="Pixels a side, with --model.")
+@conversion_options
+@options.seed()
+@click.option(
+    "--grade",
+    type=click.Choice(["hardware", "simulator"]),
+    default="hardware",
+    show_default=True,
+    help="hardware: the chip's documented ranges; simulator: what Lava's CPU models hold.",
+)
+@click.option(
+    "--bias",
+    type=click.Choice(["always-on", "neuron", "input"]),
+    help="How biases act: through channels that spike at every step, made by the first layer (always-on) or "
+    "added to the input by the host (input), or as the neurons' own, from the very first step on (neuron). "
+    "Default: always-on; reset subtract takes input.",
+)
+@click.option("--dt", type=float, help="Length of a step, for NIR graphs of leaky neurons that do not say.")
+@options.limit(200)
+@options.output("File to write.")
+@options.json_file
+def command(**arguments: Any) -> None:
+    """Export MODEL for deployment.
+
+    MODEL is a spiking bundle, a NIR file, or an ANN bundle (converted on the way; needs --data). The file is read
+    back and compared before the command ends. With --data the integer network is also run: it must not wrap, and its
+    accuracy on the first --limit test images is written into the file.
+    """
+    result = execute(**arguments)
+    save_json(arguments["json_path"], result)
+
+
+def execute(
+    *,
+    source: Path | None,
+    target: str,
+    output: Path,
+    json_path: Path | None,
+    grade: str,
+    bias: str | None,
+    dt: float | None,
+    limit: int,
+    **arguments: Any,
+) -> dict[str, Any]:
+    """Export and show; returns what ``--json`` writes."""
+    options.positive("--steps", arguments["steps"])
+    options.positive("--limit", limit)
+    started = time.perf_counter()
+    graph, opened, provenance = _graph(source, arguments)
+    if target == "nir":
+        return _export_nir(graph, output, provenance, started)
+    from gascnn.toolkit.lowering import LoweringOptions, lower
+
+    lowered = lower(
+        graph,
+        LoweringOptions(reset=arguments["reset"], grade=grade, bias=bias, steps=arguments["steps"], dt=dt),  # type: ignore[arg-type]
+    )
+    expected: dict[str, Any] = {}
+    if arguments["data"] is not None:
+        expected = _measure(lowered, opened, arguments, limit)
+    elif lowered.wrap_unproven():
+        note("nothing proves that no current wraps: there is no calibration in MODEL; give --data to check it")
+    return _write(lowered, expected, output, provenance, started)
+
+
+def _graph(source: Path | None, arguments: dict[str, Any]) -> tuple[nir.NIRGraph, Model | None, dict[str, Any]]:
+    """The spiking network in floating point, from whatever was given."""
+    from gascnn.toolkit.cli.models import open_model
+
+    if (source is None) == (arguments["own_model"] is None):
+        raise UsageError("give either MODEL or --model")
+    opened = open_model(source) if source is not None else None
+    if opened is not None and opened.kind == "netx":
+        raise UsageError(f"{source} is a NetX file already; export takes a bundle or a NIR file")
+    if opened is not None and opened.graph is not None:
+        return opened.graph, opened, {"model": opened.summary()}
+    if arguments["data"] is None:
+        raise UsageError(f"{source or arguments['own_model']} is an ANN; give --data, whose training images set scales")
+    conversion, provenance = converted(bundle=source, **arguments)
+    show(conversion)
+    return conversion.graph, opened, provenance
+
+
+def _measure(lowered: Lowered, opened: Model | None, arguments: dict[str, Any], limit: int) -> dict[str, Any]:
+    """Run the integers: refuse if they wrap, measure their accuracy on test images."""
+    from gascnn.hardware.simulator import simulate
+    from gascnn.toolkit.cli.models import load_data
+    from gascnn.toolkit.coding import encode
+    from gascnn.toolkit.training.metrics import classification_report
+
+    network = lowered.network
+    deployment = network.deployment
+    assert deployment is not None
+    dataset = load_data(arguments["data"], opened, arguments["data_dir"], arguments["image_size"])
+    code = {"seed": deployment.seed, "pixel_max": deployment.pixel_max}
+    with bar("checking", limit) as progress:
+        train = dataset.train.take(WRAP_CHECK_IMAGES).images
+        wraps = simulate(network, encode(train, deployment.coding, deployment.steps, **code)).wraps or []
+        for index, count in enumerate(wraps):
+            if count:
+                raise LimitError(
+                    f"layer_{index:02d}: the 24-bit current u wrapped {count} times on {len(train)} training images; "
+                    f"export with fewer steps than {deployment.steps}, or train with more weight decay"
+                )
+        part = dataset.test.take(limit)
+        spikes = encode(part.images, deployment.coding, deployment.steps, **code)
+        result = simulate(network, spikes, progress=progress)
+    names = [str(n) for n in dataset.class_names]
+    report = classification_report(result.scores(), part.labels, names, kind="scores", predictions=result.predictions())
+    figures = {name: report[name] for name in ("images", "accuracy", "macro_f1")}
+    return {"data": dataset.name, "split": "test", **figures, "network_digest": network.digest()}
+
+
+def _write(
+    lowered: Lowered, expected: dict[str, Any], output: Path, provenance: dict[str, Any], started: float
+) -> dict[str, Any]:
+    from gascnn.exporters.netx import read_netx, write_netx
+    from gascnn.toolkit.files import sha256_file
+
+    network = lowered.network
+    assert network.deployment is not None
+    network = network.with_deployment(
+        replace(network.deployment, expected=expected, provenance={"exported_from": _without_paths(provenance)})
+    )
+    write_netx(network, output)
+    if read_netx(output).digest() != network.digest():
+        output.unlink()
+        raise LimitError(f"{output}: reading it back gave other integers; it was removed; please report this")
+    result = {
+        "output": str(output),
+        "target": "lava",
+        "sha256": sha256_file(output),
+        "bytes": output.stat().st_size,
+        "network_digest": network.digest(),
+        "grade": network.deployment.grade if network.deployment is not None else None,
+        "steps": network.deployment.steps if network.deployment is not None else None,
+        "neurons": network.neurons,
+        "constant_channels": network.constant_channels,
+        "expected": expected,
+        "source": provenance,
+        **lowered.to_dict(),
+        "time_s": round(time.perf_counter() - started, 3),
+    }
+    _show(lowered, result)
+    return result
+
+
+def _without_paths(value: Any) -> Any:
+    """Provenance for a file that travels: where things lay on this machine stays here."""
+    if isinstance(value, dict):
+        return {k: _without_paths(v) for k, v in value.items() if k != "path"}
+    return [_without_paths(v) for v in value] if isinstance(value, list) else value
+
+
+def _export_nir(graph: nir.NIRGraph, output: Path, provenance: dict[str, Any], started: float) -> dict[str, Any]:
+    from gascnn.exporters.nir import write_nir
+    from gascnn.toolkit.files import sha256_file
+
+    write_nir(graph, output)
+    result = {
+        "output": str(output),
+        "target": "nir",
+        "sha256": sha256_file(output),
+        "bytes": output.stat().st_size,
+        "nodes": len(graph.nodes),
+        "source": provenance,
+        "time_s": round(time.perf_counter() - started, 3),
+    }
+    say(f"{output}: {result['nodes']} nodes, {result['bytes']} bytes")
+    say(f"SHA-256 {result['sha256']}")
+    return result
+
+
+def _show(lowered: Lowered, result: dict[str, Any]) -> None:
+    rows = [
+        (
+            layer.name,
+            ", ".join(layer.populations),
+            "x".join(map(str, layer.shape)),
+            layer.relay_channels,
+            layer.always_on_channels,
+            float(layer.weight_bits),
+            "-" if layer.state_used is None else percent(layer.state_used),
+        )
+        for layer in lowered.layers
+    ]
+    table(("layer", "computes", "shape", "relays", "always on", "weight bits", "of 24-bit state"), rows)
+    say()
+    say(f"{result['output']}: {result['neurons']} neurons, {result['bytes']} bytes, {result['grade']} grade")
+    say(f"SHA-256 {result['sha256']}")
+    if result["expected"]:
+        figures = result["expected"]
+        say(
+            f"expected on {figures['images']} test images of {figures['data']}: accuracy {percent(figures['accuracy'])}"
+            f", macro-F1 {percent(figures['macro_f1'])} (of this file, in the bit-exact simulator)"
+        )

@@ -1,0 +1,112 @@
+"""Options that mean the same in every command."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from gascnn.toolkit.errors import UsageError
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+Decorator = Callable[[Function], Function]
+
+PATH = click.Path(path_type=Path)
+
+
+def data(
+    required: bool = False,
+    help_text: str = "Data set: a name (see 'gascnn data list'), a folder with one "
+    "sub-folder a class, or an .npz with images and labels.",
+) -> Decorator[Any]:
+    """``--data`` and ``--data-dir``."""
+
+    def decorate(function: Function) -> Function:
+        function = click.option(
+            "--data-dir", type=PATH, help="Folder of the named data sets; before $GASCNN_DATA and the user's cache."
+        )(function)
+        return click.option("--data", "data", metavar="NAME|PATH", required=required, help=help_text)(function)
+
+    return decorate
+
+
+def steps(help_text: str = "T, the number of input steps.") -> Decorator[Any]:
+    """``--steps``."""
+    return click.option("--steps", type=int, metavar="T", help=help_text)
+
+
+def limit(default: int | None = None) -> Decorator[Any]:
+    """``--limit``."""
+    return click.option(
+        "--limit",
+        type=int,
+        metavar="N",
+        default=default,
+        show_default=default is not None,
+        help="Use only the first N images.",
+    )
+
+
+def batch_size(default: int) -> Decorator[Any]:
+    """``--batch-size``."""
+    return click.option(
+        "--batch-size", type=int, metavar="N", default=default, show_default=True, help="Images at once."
+    )
+
+
+def seed(default: int | None = 0) -> Decorator[Any]:
+    """``--seed``."""
+    return click.option(
+        "--seed", type=int, default=default, show_default=default is not None, help="Of everything random."
+    )
+
+
+def json_file(function: Function) -> Function:
+    """``--json``."""
+    return click.option("--json", "json_path", type=PATH, metavar="FILE", help="Write the result as JSON.")(function)
+
+
+def output(help_text: str, required: bool = True) -> Decorator[Any]:
+    """``-o``."""
+    return click.option("-o", "--output", type=PATH, required=required, help=help_text)
+
+
+def backend(default: str = "sim") -> Decorator[Any]:
+    """``--backend``."""
+    return click.option(
+        "--backend",
+        type=click.Choice(["sim", "lava", "lava-stock", "loihi"]),
+        default=default,
+        show_default=True,
+        help="sim: bit-exact simulator; lava: the real Lava; lava-stock: only what stock NetX loads; loihi: the chip.",
+    )
+
+
+def positive(name: str, value: int | None) -> int | None:
+    """Refuse a count below 1.
+
+    Raises:
+        UsageError: names the option.
+    """
+    if value is not None and value < 1:
+        raise UsageError(f"{name} is {value}; it must be at least 1")
+    return value
+
+
+def shape(text: str | None) -> tuple[int, ...] | None:
+    """``C,H,W`` as numbers.
+
+    Raises:
+        UsageError: not positive whole numbers.
+    """
+    if text is None:
+        return None
+    try:
+        values = tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise UsageError(f"{text!r} is not a shape; give numbers such as 1,28,28") from error
+    if not values or min(values) < 1:
+        raise UsageError(f"{text!r} is not a shape; its numbers must be at least 1")
+    return values

@@ -1,0 +1,149 @@
+"""Run a model of any kind on images: what ``run``, ``predict`` and ``demo`` share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gascnn.hardware.backends import Record, run_images
+from gascnn.hardware.result import RunResult, population_rates
+from gascnn.toolkit.cli.models import Model
+from gascnn.toolkit.errors import DataError, UsageError
+
+Progress = Callable[[float], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """What a model says about images.
+
+    Attributes:
+        predictions: (image,) class numbers.
+        scores: (image, class); logits for an ANN, firing rates of the read-out for a spiking network.
+        details: JSON-able facts of the run: steps, firing rates, wraps.
+        result: of a NetX file, with spikes if they were recorded.
+    """
+
+    predictions: npt.NDArray[np.int64]
+    scores: npt.NDArray[np.floating]
+    details: dict[str, Any]
+    result: RunResult | None = None
+
+
+def answer(
+    model: Model,
+    images: npt.NDArray[np.uint8],
+    *,
+    backend: str = "sim",
+    steps: int | None = None,
+    seed: int | None = None,
+    record: Record = "counts",
+    batch_size: int = 64,
+    progress: Progress | None = None,
+    reset: str | None = None,
+) -> Answers:
+    """Run images through a model.
+
+    Args:
+        model: of any kind.
+        images: (image, C, H, W) uint8.
+        backend: for NetX files only.
+        steps: T for spiking models; default what they were fitted for.
+        seed: of the coding; default the model's.
+        record: for NetX files.
+        batch_size: images at once.
+        progress: called with the number of images done.
+        reset: for NIR graphs that do not say theirs.
+
+    Raises:
+        UsageError: options that do not fit the kind of model.
+        DataError: images it does not take.
+    """
+    if model.kind == "netx":
+        assert model.netx is not None
+        result = run_images(
+            model.netx,
+            images,
+            backend=backend,
+            steps=steps,
+            seed=seed,
+            record=record,
+            batch_size=batch_size,
+            progress=progress,
+        )
+        return Answers(result.predictions(), result.scores(), netx_details(result, model, backend), result)
+    if backend != "sim":
+        raise UsageError(f"{model.path} is not a NetX file; only those run on backend {backend}; export it first")
+    if model.image_shape is not None and images.shape[1:] != tuple(model.image_shape):
+        raise DataError(f"images have shape {images.shape[1:]}; {model.path} takes {tuple(model.image_shape)}")
+    if model.kind == "ann":
+        return _ann(model, images, batch_size)
+    return _spiking(model, images, steps, seed, batch_size, progress, reset)
+
+
+def netx_details(result: RunResult, model: Model, backend: str) -> dict[str, Any]:
+    """Steps, firing rates and wraps of a run of a NetX file."""
+    assert model.netx is not None
+    rates = population_rates(model.netx.network, result.counts, result.steps)
+    return {
+        "backend": backend,
+        "steps": result.steps,
+        "firing_rates": {f"layer_{i:02d}": rate for i, rate in enumerate(rates)},
+        "wraps": result.wraps,
+        "network_digest": model.netx.network.digest(),
+    }
+
+
+def _ann(model: Model, images: npt.NDArray[np.uint8], batch_size: int) -> Answers:
+    from gascnn.toolkit.training.bundles import build_model
+    from gascnn.toolkit.training.evaluate import predict_scores
+
+    assert model.bundle is not None
+    scores = predict_scores(build_model(model.bundle), images, batch_size=batch_size)
+    return Answers(scores.argmax(axis=1).astype(np.int64), scores, {"backend": "torch"})
+
+
+def _spiking(
+    model: Model,
+    images: npt.NDArray[np.uint8],
+    steps: int | None,
+    seed: int | None,
+    batch_size: int,
+    progress: Progress | None,
+    reset: str | None,
+) -> Answers:
+    import torch
+
+    from gascnn.models.spiking import SpikingNetwork
+    from gascnn.toolkit.coding import encode
+    from gascnn.toolkit.lowering.annotations import graph_notes
+    from gascnn.toolkit.lowering.graph import topological_order
+
+    assert model.graph is not None
+    notes = graph_notes(model.graph)
+    chosen = reset or notes.reset
+    if chosen is None:
+        raise UsageError(f"{model.path} does not say how its neurons reset; give --reset zero or --reset subtract")
+    total = steps or notes.steps
+    network = SpikingNetwork(model.graph, topological_order(model.graph), chosen, notes.dt or 1.0)
+    outputs = []
+    for start in range(0, len(images), batch_size):
+        part = images[start : start + batch_size]
+        fed = encode(
+            part, notes.coding, total, seed=notes.seed if seed is None else seed, first=start, pixel_max=notes.pixel_max
+        )
+        values = torch.from_numpy(fed).to(torch.float32)
+        outputs.append(network(values / notes.pixel_max if notes.coding == "constant" else values, notes.skip_steps))
+        if progress is not None:
+            progress(min(start + batch_size, len(images)))
+    shares = [len(o.counts) / len(images) for o in outputs]
+    rates = {n: sum(o.rates[n] * s for o, s in zip(outputs, shares, strict=True)) for n in outputs[0].rates}
+    return Answers(
+        predictions=torch.cat([o.predictions() for o in outputs]).numpy(),
+        scores=torch.cat([o.counts for o in outputs]).numpy() / total,
+        details={"backend": "torch", "steps": total, "firing_rates": rates},
+    )

@@ -1,0 +1,125 @@
+"""What NIR cannot say, kept in its nodes' metadata: reset, time step, coding, initial membrane, calibration.
+
+NIR's IF resets to ``v_reset`` since 1.0.8 and by subtraction before, and nothing in a file tells which was meant; so
+a graph says its reset here, or the user does (``--reset``).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import nir
+import numpy as np
+import numpy.typing as npt
+
+from gascnn.toolkit.errors import FormatError
+
+KEY = "gascnn"
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class GraphNotes:
+    """Facts about a whole graph.
+
+    Attributes:
+        reset: ``zero`` or ``subtract``; None where the graph does not say.
+        dt: length of a step, in the unit of its time constants; None where no neuron needs it.
+        coding: how images become spikes: ``regular``, ``bernoulli`` or ``constant``.
+        seed: of the coding.
+        steps: T it was calibrated for.
+        skip_steps: first read-out steps left out of the spike count.
+        classes: class names.
+        image_shape: (C, H, W), or None if unknown.
+        pixel_max: pixel value of intensity 1.
+        provenance: where the network came from.
+    """
+
+    reset: Literal["zero", "subtract"] | None = None
+    dt: float | None = None
+    coding: Literal["regular", "bernoulli", "constant"] = "regular"
+    seed: int = 0
+    steps: int = 64
+    skip_steps: int = 0
+    classes: tuple[str, ...] = ()
+    image_shape: tuple[int, int, int] | None = None
+    pixel_max: int = 255
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class NeuronNotes:
+    """Facts about one population.
+
+    Attributes:
+        initial_membrane: membrane potential at the start, as a share of the threshold, 0..1.
+        current_peak: (C,) largest absolute input current of one step seen in calibration, in thresholds; None if
+            never measured.
+        membrane_peak: (C,) largest absolute membrane potential seen in calibration, in thresholds; None likewise.
+    """
+
+    initial_membrane: float = 0.0
+    current_peak: npt.NDArray[np.floating] | None = None
+    membrane_peak: npt.NDArray[np.floating] | None = None
+
+
+def graph_notes(graph: nir.NIRGraph) -> GraphNotes:
+    """Read the notes of a graph; a graph of somebody else gets the defaults.
+
+    Raises:
+        FormatError: notes of another schema or garbled.
+    """
+    text = graph.metadata.get(KEY) if graph.metadata else None
+    if text is None:
+        return GraphNotes()
+    try:
+        values = json.loads(_text(text))
+        if values.pop("schema") != SCHEMA:
+            raise FormatError(f"the NIR graph's notes have another schema than {SCHEMA}; convert it again")
+        values["classes"] = tuple(values["classes"])
+        if values["image_shape"] is not None:
+            values["image_shape"] = tuple(values["image_shape"])
+        return GraphNotes(**values)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, FormatError):
+            raise
+        raise FormatError(f"the NIR graph's notes are garbled ({error}); convert it again") from error
+
+
+def set_graph_notes(graph: nir.NIRGraph, notes: GraphNotes) -> None:
+    """Write the notes into the graph's metadata."""
+    graph.metadata[KEY] = json.dumps({"schema": SCHEMA, **asdict(notes)})
+
+
+def neuron_notes(node: nir.NIRNode) -> NeuronNotes:
+    """Read the notes of a neuron node; missing ones get the defaults.
+
+    Raises:
+        FormatError: an initial membrane outside 0..1.
+    """
+    values = node.metadata or {}
+    initial = float(np.asarray(values.get("initial_membrane", 0.0)).ravel()[0])
+    if not 0.0 <= initial <= 1.0:
+        raise FormatError(f"initial_membrane is {initial}; it must be a share of the threshold, 0..1")
+    return NeuronNotes(initial, _optional(values.get("current_peak")), _optional(values.get("membrane_peak")))
+
+
+def set_neuron_notes(node: nir.NIRNode, notes: NeuronNotes) -> None:
+    """Write the notes into a neuron node's metadata."""
+    node.metadata["initial_membrane"] = float(notes.initial_membrane)
+    for name in ("current_peak", "membrane_peak"):
+        value = getattr(notes, name)
+        if value is not None:
+            node.metadata[name] = np.asarray(value, dtype=np.float32)
+
+
+def _optional(value: object) -> npt.NDArray[np.floating] | None:
+    return None if value is None else np.asarray(value, dtype=np.float64).ravel()
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bytes):
+        return value.decode("utf-8")
+    return str(np.asarray(value).item() if not isinstance(value, str) else value)
