@@ -12,7 +12,7 @@ from gascnn.exporters.netx import write_netx
 from gascnn.hardware import lava
 from gascnn.hardware.lava import supervisor
 from gascnn.hardware.lava.jobs import PreparedTask, Task, write_job
-from gascnn.hardware.lava.worker import graph
+from gascnn.hardware.lava.worker import subtract
 from gascnn.hardware.lava.worker.processes.spikes import InputFile, OutputFile
 from gascnn.toolkit.errors import BackendError, DataError, FormatError, LimitError, UsageError
 from gascnn.toolkit.lowering.network import ConvLayer, CubaNeuron, DenseLayer, InputLayer, NetxNetwork
@@ -79,7 +79,7 @@ def test_output_counts_an_image(tmp_path):
 def test_the_inhibitory_kernel_is_diagonal(channels, groups):
     weight = np.random.default_rng(0).integers(1, 300, channels)
 
-    kernel, found = graph.conv_inhibition(weight)
+    kernel, found = subtract.conv_inhibition(weight)
 
     assert found == groups
     assert kernel.shape == (channels, 1, 1, channels // groups)
@@ -103,7 +103,7 @@ def test_the_inhibitory_kernel_is_diagonal(channels, groups):
     ],
 )
 def test_inhibition_of_dense_neurons_is_eight_bits_at_a_time(weight, parts):
-    found = graph.dense_weights(np.array(weight))
+    found = subtract.dense_inhibition(np.array(weight))
 
     assert len(found) == parts
     assert all(mantissas.min() >= 0 and mantissas.max() <= 255 for mantissas, _ in found)
@@ -256,7 +256,9 @@ def test_inputs_are_packed_bits_or_integers(tmp_path):
     np.testing.assert_array_equal(np.load(tmp_path / graded["input"]), SPIKES * 200)
 
 
-@pytest.mark.parametrize("name", ["main", "events", "guard", "graph", "session", "processes.spikes"])
+@pytest.mark.parametrize(
+    "name", ["main", "events", "guard", "graph", "stock", "subtract", "session", "processes.spikes"]
+)
 def test_the_worker_imports_where_there_is_no_lava(name):
     module = importlib.import_module(f"gascnn.hardware.lava.worker.{name}")
 

@@ -26,6 +26,7 @@ from gascnn.toolkit.lowering.shapes import Pair, conv_output_shape
 
 Floats = npt.NDArray[np.floating]
 INPUT = "input"
+ALWAYS_ON = "always-on"
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +88,7 @@ def read_graph(graph: nir.NIRGraph) -> SpikeGraph:
 
     Raises:
         ConversionError: a node that cannot be expressed, with name, reason and remedy.
-        FormatError: no input or output, cycles, shapes that do not follow.
+        FormatError: what :func:`topological_order` refuses, nodes that nothing feeds, shapes that do not follow.
     """
     order = topological_order(graph)
     notes = graph_notes(graph)
@@ -105,25 +106,36 @@ def read_graph(graph: nir.NIRGraph) -> SpikeGraph:
             signals[name] = [_Term(INPUT, None, shape)]
         elif isinstance(node, nir.Output):
             return _finished(name, terms, populations, shape, notes)
+        elif not terms:
+            raise FormatError(f"{name}: nothing feeds this node; connect it or remove it")
         elif isinstance(node, nir.IF | nir.LIF | nir.CubaLIF):
             populations.append(_population(name, node, terms, notes))
             signals[name] = [_Term(name, None, populations[-1].shape)]
         else:
             signals[name] = [_applied(name, node, term, first=i == 0) for i, term in enumerate(terms)]
-    raise FormatError("the NIR graph has no output node")
+    raise AssertionError("the order ends with the output")
 
 
 def topological_order(graph: nir.NIRGraph) -> list[str]:
     """Names of the nodes, every node behind all that feed it.
 
     Raises:
-        FormatError: no or several inputs, an unknown edge, or a cycle.
+        FormatError: no or several inputs, no or several outputs, an unknown or doubled edge, a cycle, or a name that
+            is reserved.
     """
-    inputs = [n for n, node in graph.nodes.items() if isinstance(node, nir.Input)]
-    if len(inputs) != 1:
-        raise FormatError(f"the NIR graph has {len(inputs)} inputs; exactly one is supported")
+    for kind, what in ((nir.Input, "inputs"), (nir.Output, "outputs")):
+        found = [n for n, node in graph.nodes.items() if isinstance(node, kind)]
+        if len(found) != 1:
+            raise FormatError(f"the NIR graph has {len(found)} {what}; exactly one is supported")
+    for name in (INPUT, ALWAYS_ON):
+        if not isinstance(graph.nodes.get(name, None), nir.Input | None):
+            raise FormatError(f"a node of the NIR graph is called {name!r}, which means something else here; rename it")
+    edges = [(str(source), str(target)) for source, target in graph.edges]
+    if len(set(edges)) < len(edges):
+        source, target = next(edge for edge in edges if edges.count(edge) > 1)
+        raise FormatError(f"the NIR graph has the edge {source} -> {target} twice; double its weights instead")
     waiting: dict[str, set[str]] = {name: set() for name in graph.nodes}
-    for source, target in graph.edges:
+    for source, target in edges:
         if source not in waiting or target not in waiting:
             raise FormatError(f"the NIR graph has an edge {source} -> {target} to a node that is not there")
         waiting[target].add(source)
@@ -149,8 +161,7 @@ def _finished(
     shape: tuple[int, ...] | None,
     notes: GraphNotes,
 ) -> SpikeGraph:
-    if shape is None:
-        raise FormatError("the NIR graph has no input node")
+    assert shape is not None, "the order begins with the input"
     if len(terms) != 1 or terms[0].map is not None or terms[0].source == INPUT:
         raise ConversionError(
             f"{name}: the graph's output is not a population of neurons; only spikes can be read out; "
@@ -268,8 +279,6 @@ def _per_channel(name: str, what: str, value: object, shape: tuple[int, ...]) ->
 def _population(
     name: str, node: nir.IF | nir.LIF | nir.CubaLIF, terms: list[_Term], notes: GraphNotes
 ) -> FloatPopulation:
-    if not terms:
-        raise FormatError(f"{name}: neurons without any input")
     shape = terms[0].shape
     if any(term.shape != shape for term in terms):
         found = ", ".join(str(term.shape) for term in terms)

@@ -6,6 +6,7 @@ it can be folded into one synaptic layer. It is folded only where that is exact;
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -141,18 +142,19 @@ def _is_depthwise(conv: ConvMap) -> bool:
 
 
 def _conv_after_conv(second: ConvMap, first: ConvMap) -> ConvMap:
-    for axis in (0, 1):
-        _check_padding(second, first, axis)
-    kernel = _combined_kernel(second, first)
+    _check_padding(second, first)
+    kernel, groups = _combined_kernel(second, first)
     stride = _pair(first.stride[a] * second.stride[a] for a in (0, 1))
     padding = _pair(first.padding[a] + first.stride[a] * second.padding[a] for a in (0, 1))
-    out = conv_output_shape(first.in_shape, kernel.shape, stride, padding, (1, 1))
-    if out != second.out_shape:
-        raise NotExact(f"the composed kernel gives {out}, not {second.out_shape}")
-    bias = second.bias + full_kernel(second).sum(axis=(2, 3)) @ first.bias
-    both_depthwise = _is_depthwise(second) and _is_depthwise(first)
-    groups = first.groups if both_depthwise else 1
-    return ConvMap(kernel, bias, stride, padding, (1, 1), groups, first.in_shape, out)
+    bias = second.bias + _per_output(second, first.bias)
+    return ConvMap(kernel, bias, stride, padding, (1, 1), groups, first.in_shape, second.out_shape)
+
+
+def _per_output(conv: ConvMap, values: Floats) -> Floats:
+    """(C_out,) what an image of one constant value a channel (C_in,) gives, padding aside."""
+    sums = conv.weight.sum(axis=(2, 3)).reshape(conv.groups, -1, conv.weight.shape[1])
+    result: Floats = (sums @ values.reshape(conv.groups, -1, 1)).ravel()
+    return result
 
 
 def _pair(values: Iterable[int]) -> Pair:
@@ -160,39 +162,47 @@ def _pair(values: Iterable[int]) -> Pair:
     return vertical, horizontal
 
 
-def _check_padding(second: ConvMap, first: ConvMap, axis: int) -> None:
-    """``second`` pads ``first``'s output with zeros: would ``first``, computed there, also give zeros?"""
-    if second.padding[axis] == 0:
-        return
-    if np.any(first.bias):
-        raise NotExact("a bias ahead of a zero-padded convolution is missing in the padding")
-    extent = first.dilation[axis] * (first.weight.shape[2 + axis] - 1) + 1
-    size_in, size_out = first.in_shape[1 + axis], first.out_shape[1 + axis]
-    low = extent <= first.stride[axis] + first.padding[axis]
-    high = size_out * first.stride[axis] - first.padding[axis] >= size_in
-    if not (low and high):
-        raise NotExact(
-            f"zero padding around a map of {first.in_shape[1:]} to {first.out_shape[1:]} "
-            "(sizes that do not divide evenly, or overlapping windows)"
-        )
+def _check_padding(second: ConvMap, first: ConvMap) -> None:
+    """Where ``second`` reads zeros around ``first``'s output: would ``first``, computed there, also give zeros?"""
+    for axis in (0, 1):
+        size_in, size_out = first.in_shape[1 + axis], first.out_shape[1 + axis]
+        outside = [p for p in positions_read(second, axis) if not 0 <= p < size_out]
+        if outside and np.any(first.bias):
+            raise NotExact("a bias ahead of a zero-padded convolution is missing in the padding")
+        taps = range(first.weight.shape[2 + axis])
+        starts = (p * first.stride[axis] - first.padding[axis] for p in outside)
+        if any(0 <= start + t * first.dilation[axis] < size_in for start in starts for t in taps):
+            raise NotExact(
+                f"zero padding around a map of {first.in_shape[1:]} to {first.out_shape[1:]} "
+                "(sizes that do not divide evenly, or overlapping windows)"
+            )
 
 
-def _combined_kernel(second: ConvMap, first: ConvMap) -> Floats:
-    """Kernel (dilation 1) of the composition: every tap of ``second`` shifts a copy of ``first``'s kernel."""
+def positions_read(conv: ConvMap, axis: int) -> list[int]:
+    """Coordinates along an axis (0 vertical, 1 horizontal) that a convolution reads, its padding included."""
+    offsets = [t * conv.dilation[axis] - conv.padding[axis] for t in range(conv.weight.shape[2 + axis])]
+    return sorted({i * conv.stride[axis] + o for i in range(conv.out_shape[1 + axis]) for o in offsets})
+
+
+def _combined_kernel(second: ConvMap, first: ConvMap) -> tuple[Floats, int]:
+    """Kernel (dilation 1) and groups: every tap of ``second`` shifts a copy of ``first``'s kernel."""
     extents = [d * (k - 1) + 1 for d, k in zip(first.dilation, first.weight.shape[2:], strict=True)]
     steps = [s * d for s, d in zip(first.stride, second.dilation, strict=True)]
     sizes = [e + s * (k - 1) for e, s, k in zip(extents, steps, second.weight.shape[2:], strict=True)]
-    both = _is_depthwise(second) and _is_depthwise(first)
-    inputs = 1 if both else first.in_shape[0]
-    kernel = np.zeros((second.out_shape[0], inputs, *sizes))
-    inner = first.weight if both else full_kernel(first)
-    outer = None if _is_depthwise(second) else full_kernel(second)
+    if _is_depthwise(second):
+        inner, groups = first.weight, first.groups
+    elif _is_depthwise(first):
+        groups = second.groups
+        inner = np.repeat(first.weight.reshape(groups, -1, *first.weight.shape[2:]), len(second.weight) // groups, 0)
+    else:
+        inner, groups = full_kernel(first), 1
+    mixed = not _is_depthwise(second) and not _is_depthwise(first)
+    outer = full_kernel(second) if mixed else second.weight
+    kernel = np.zeros((len(second.weight), inner.shape[1], *sizes))
     for v in range(second.weight.shape[2]):
         for h in range(second.weight.shape[3]):
-            if outer is None:
-                copy = second.weight[:, 0, v, h].reshape(-1, 1, 1, 1) * inner
-            else:
-                copy = np.tensordot(outer[:, :, v, h], inner, axes=(1, 0))
+            tap = outer[:, :, v, h]
+            copy = np.tensordot(tap, inner, axes=(1, 0)) if mixed else tap[:, :, None, None] * inner
             top, left = v * steps[0], h * steps[1]
             kernel[
                 :,
@@ -200,24 +210,26 @@ def _combined_kernel(second: ConvMap, first: ConvMap) -> Floats:
                 top : top + extents[0] : first.dilation[0],
                 left : left + extents[1] : first.dilation[1],
             ] += copy
-    return kernel
+    return kernel, groups
 
 
 def _dense_after_conv(dense: DenseMap, conv: ConvMap) -> DenseMap:
     """Pull every row of the matrix back through the convolution (its adjoint); always exact."""
     rows = dense.weight.reshape(-1, *conv.out_shape)
-    kernel = full_kernel(conv)
+    grouped = rows.reshape(len(rows), conv.groups, -1, math.prod(conv.out_shape[1:]))
+    kernel = conv.weight.reshape(conv.groups, -1, *conv.weight.shape[1:])
     (sv, sh), (pv, ph), (dv, dh) = conv.stride, conv.padding, conv.dilation
     _, height, width = conv.in_shape
     out_h, out_w = conv.out_shape[1:]
     padded = np.zeros((len(rows), conv.in_shape[0], height + 2 * pv, width + 2 * ph))
-    for v in range(kernel.shape[2]):
-        for h in range(kernel.shape[3]):
-            if _is_depthwise(conv):
-                pulled = rows * conv.weight[:, 0, v, h].reshape(-1, 1, 1)
-            else:
-                pulled = np.einsum("nohw,oi->nihw", rows, kernel[:, :, v, h])
-            padded[:, :, v * dv : v * dv + out_h * sv : sv, h * dh : h * dh + out_w * sh : sh] += pulled
+    for v in range(conv.weight.shape[2]):
+        for h in range(conv.weight.shape[3]):
+            tap = kernel[:, :, :, v, h]
+            # A 1x1 matrix a group (depthwise) is a factor; matmul would loop over the groups.
+            pulled = grouped * tap if tap.shape[1:] == (1, 1) else tap.transpose(0, 2, 1) @ grouped
+            padded[:, :, v * dv : v * dv + out_h * sv : sv, h * dh : h * dh + out_w * sh : sh] += pulled.reshape(
+                len(rows), -1, out_h, out_w
+            )
     weight = padded[:, :, pv : pv + height, ph : ph + width].reshape(len(rows), -1)
     bias = dense.bias + rows.sum(axis=(2, 3)) @ conv.bias
     return DenseMap(weight, bias, conv.in_shape, dense.out_shape)

@@ -1,6 +1,10 @@
 """Named recipes: a network, how to train it, and what that took on two cores. No torch here.
 
 A preset is data. ``replace(preset.options, epochs=5)`` (from :mod:`dataclasses`) varies one.
+
+``digits`` and ``mnist`` keep the last epoch: near 99 % the validation images tell epochs apart by two or three of them,
+and the end of a one-cycle schedule is the better bet. They run on one thread, which at these sizes loses little on an
+idle machine and gains much on one that others use.
 """
 
 from __future__ import annotations
@@ -102,9 +106,7 @@ _ALL = (
             learning_rate=1e-2,
             ema_decay=0.99,
             augmentation="light",
-            # Macro-F1 of a few hundred easy images is soon 1: the end of the schedule is the better choice.
             select="last",
-            # Threads cost more than they bring at 8x8.
             threads=1,
         ),
         image_size=None,
@@ -116,7 +118,9 @@ _ALL = (
         "mnist",
         "Three stages for 28x28 digits: above 99 % in six epochs.",
         model={"blocks": (1, 1, 1), "width": 16, "stem": "small-stride2"},
-        options=TrainingOptions(epochs=6, batch_size=128, learning_rate=5e-3, augmentation="light", threads=1),
+        options=TrainingOptions(
+            epochs=6, batch_size=128, learning_rate=5e-3, augmentation="light", select="last", threads=1
+        ),
         image_size=None,
         measured_on="mnist, 28x28, 55000 training images",
         cpu_time_s=195,

@@ -20,7 +20,7 @@ from multiprocessing import resource_tracker, shared_memory
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
-SHARED_MEMORY = Path("/dev/shm")
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - where Linux keeps shared memory, not a place for files
 _RANDOM_CHARACTERS = 8
 _END_LIMIT_S = 10.0
 ALL_DONE = b"d"

@@ -5,6 +5,7 @@ Lava prints on stdout, so what happens is told as JSON lines on a descriptor of 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import traceback
@@ -48,7 +49,8 @@ def main(arguments: list[str]) -> int:
         guard.end_children()
         os.waitpid(guardian, 0)
     except BaseException as error:
-        traceback.print_exc()
+        with contextlib.suppress(OSError):  # a full disk must not keep the cause from being told
+            traceback.print_exc()
         emit("error", cause=cause_of(error))
         return 1
     return 0
@@ -57,7 +59,5 @@ def main(arguments: list[str]) -> int:
 if __name__ == "__main__":
     provide_package()
     status = main(sys.argv[1:])
-    sys.stdout.flush()
-    sys.stderr.flush()
     # Interpreter exit would call Lava's destructors, which hang after a failure.
     os._exit(status)

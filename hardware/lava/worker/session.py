@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import importlib
 import importlib.util
 import json
 import logging
@@ -10,16 +12,18 @@ import math
 import os
 import signal
 import sys
+import time
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from gascnn.hardware.lava.worker.events import Events, cause_of
-from gascnn.hardware.lava.worker.graph import Graph, stock_graph, subtract_graph
+from gascnn.hardware.lava.worker.graph import Graph
 from gascnn.hardware.lava.worker.processes import spikes
+from gascnn.hardware.lava.worker.subtract import subtract_graph
 
 if importlib.util.find_spec("lava") is not None:
     from lava.magma.core.process.process import ProcessServer
@@ -29,6 +33,7 @@ if importlib.util.find_spec("lava") is not None:
 Run = dict[str, Any]
 
 _WATCH_INTERVAL_S = 0.25
+_LAST_WORDS_S = 2.0
 _CHANNEL_SLOTS = 8
 """Messages a channel holds; Lava's default of 64 costs 64 times each layer's size in shared memory."""
 
@@ -44,11 +49,13 @@ def run_job(folder: Path, emit: Events) -> None:
         Exception: whatever Lava raises where it can; what goes wrong in one of Lava's processes is told to ``emit``
             and ends this process.
     """
+    job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
+    if any(run["loader"] == "stock" for run in job["runs"]):
+        importlib.import_module("gascnn.hardware.lava.worker.stock")
     emit("imported")
     # What importing made lives on: looking through it after each graph, and copying it in forks, would take seconds.
     gc.collect()
     gc.freeze()
-    job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
     for index, run in enumerate(job["runs"]):
         emit("network", number=index + 1, networks=len(job["runs"]))
         _run_images(run, folder, emit)
@@ -95,6 +102,8 @@ def _build(run: Run, folder: Path, images: int) -> Graph:
     path, shape, bits = folder / run["network"], tuple(run["input_shape"][::-1]), run["input_bits"]
     if run["loader"] == "subtract":
         return subtract_graph(path, shape, bits)
+    from gascnn.hardware.lava.worker.stock import stock_graph  # brings PyTorch along
+
     return stock_graph(path, shape, bits, run["input_neurons"], run["steps"] if images > 1 else None)
 
 
@@ -129,6 +138,7 @@ class _Watch:
 
     def __init__(self, process: Any, emit: Events) -> None:
         self._process, self._emit = process, emit
+        self._first_seen_s: float | None = None
         signal.signal(signal.SIGALRM, lambda *_: self.look())
         signal.setitimer(signal.ITIMER_REAL, _WATCH_INTERVAL_S, _WATCH_INTERVAL_S)
 
@@ -141,33 +151,48 @@ class _Watch:
         messaging = getattr(self._process.runtime, "_messaging_infrastructure", None)
         if messaging is None:
             return
-        causes = [cause for cause in map(_end_of, messaging.actors) if cause]
+        ends = [end for end in map(_end_of, messaging.actors) if end is not None]
         manager = getattr(messaging.smm, "_manager", None)
         server = getattr(manager, "_process", None)
         if server is not None and server.exitcode is not None:
-            causes.append("Lava's shared-memory manager ended")
-        if causes:
-            # What one process raised says more than that others ended after it.
-            self._emit("error", cause=max(causes, key=lambda cause: ": " in cause))
+            ends.append(_End(_KILLED, "Lava's shared-memory manager ended"))
+        if not ends:
+            return
+        # What one process raised says more than that others ended after it, and may arrive a moment later.
+        worst = max(ends, key=lambda end: end.weight)
+        self._first_seen_s = self._first_seen_s or time.monotonic()
+        if worst.weight > _ENDED or time.monotonic() - self._first_seen_s > _LAST_WORDS_S:
+            self._emit("error", cause=worst.cause)
             os._exit(1)
 
 
-def _end_of(actor: Any) -> str | None:
-    """Why a process of Lava ended, or None while it runs."""
+_ENDED, _KILLED, _RAISED = range(3)
+
+
+class _End(NamedTuple):
+    """How a process of Lava ended, and how much that says about the cause."""
+
+    weight: int
+    cause: str
+
+
+def _end_of(actor: Any) -> _End | None:
+    """How a process of Lava (of its subclass of multiprocessing.Process) ended, or None while it runs."""
     try:
         raised = actor.exception
         code = actor.exitcode
     except (ValueError, OSError, EOFError):  # closed: Lava itself has just found out
         raised, code = vars(actor).get("_exception"), None
     if raised is not None:
-        sys.stderr.write(f"{raised[1]}\n")  # the log
-        return cause_of(raised[0])
+        with contextlib.suppress(OSError):
+            sys.stderr.write(f"{raised[1]}\n")  # the log
+        return _End(_RAISED, cause_of(raised[0]))
     if code is None:
         return None
     if code < 0:
         hint = ": the shared memory in /dev/shm ran out" if code == -signal.SIGBUS else ""
-        return f"one of Lava's processes was killed by {signal.Signals(-code).name}{hint}"
-    return f"one of Lava's processes ended with status {code}"
+        return _End(_KILLED, f"one of Lava's processes was killed by {signal.Signals(-code).name}{hint}")
+    return _End(_ENDED, f"one of Lava's processes ended with status {code}")
 
 
 def _take_down(runtime: Any) -> None:

@@ -57,7 +57,7 @@ class OutputFile:
     """
 
     def __init__(self, path: str, counts: bool, steps: int, silent: int) -> None:
-        self._file = Path(path).open("ab", buffering=0)
+        self._file = Path(path).open("ab", buffering=0)  # noqa: SIM115 - open until the process is killed
         self._steps, self._silent = steps, silent
         self._counts: npt.NDArray[np.int32] | None = None
         self._count = counts

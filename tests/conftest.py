@@ -1,0 +1,27 @@
+"""Fixtures and settings shared by all tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The checkout the tests run in."""
+    return ROOT
+
+
+@pytest.fixture(autouse=True)
+def _no_data_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests never read a user's own data sets: they must pass, and mean the same, on every machine."""
+    monkeypatch.delenv("GASCNN_DATA", raising=False)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """One thread each: the tests' networks are small, and results do not depend on the machine's cores."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")

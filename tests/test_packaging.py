@@ -1,0 +1,147 @@
+"""What users install: the wheel, in environments of its own, outside the checkout."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tomllib
+import venv
+from pathlib import Path
+
+import pytest
+
+
+def tracked_modules(repository: Path) -> list[str]:
+    """Import names of every module git knows below the portions of the package."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.py"],
+        cwd=repository,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    portions = ("models", "toolkit", "exporters", "hardware", "benchmarks")
+    names = []
+    for line in listed.stdout.splitlines():
+        path = Path(line)
+        if path.parts[0] in portions and (repository / path).exists():
+            parts = path.with_suffix("").parts
+            names.append(".".join(("gascnn", *(parts[:-1] if parts[-1] == "__init__" else parts))))
+    return sorted(names)
+
+
+def package_files(repository: Path) -> list[Path]:
+    portions = ("models", "toolkit", "exporters", "hardware", "benchmarks")
+    return [p for portion in portions for p in (repository / portion).rglob("__init__.py")]
+
+
+def settings(repository: Path) -> dict:
+    return tomllib.loads((repository / "pyproject.toml").read_text())
+
+
+def test_every_package_is_declared_once(repository: Path) -> None:
+    declared = settings(repository)["tool"]["setuptools"]["packages"]
+    found = {".".join(("gascnn", *p.parent.relative_to(repository).parts)) for p in package_files(repository)}
+    assert len(declared) == len(set(declared))
+    assert set(declared) == found
+
+
+def test_edge_extra_is_light(repository: Path) -> None:
+    project = settings(repository)["project"]
+    needed = " ".join(project["dependencies"] + project["optional-dependencies"]["edge"])
+    for heavy in ("torch", "numba", "rich", "scikit", "scipy", "nir", "pandas"):
+        assert heavy not in needed
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    repository = Path(__file__).resolve().parents[1]
+    folder = tmp_path_factory.mktemp("wheel")
+    # A copy, so that building leaves nothing in the checkout.
+    files = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=repository, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    source = folder / "source"
+    for name in files.stdout.splitlines():
+        if (repository / name).is_file():
+            target = source / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes((repository / name).read_bytes())
+    subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--outdir", str(folder), str(source)], check=True, capture_output=True
+    )
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+def fresh_environment(folder: Path, requirement: str, repository: Path) -> Path:
+    """A virtual environment with nothing but ``requirement`` in it; returns its interpreter."""
+    venv.create(folder, with_pip=True)
+    python = folder / "bin" / "python"
+    command = [python, "-m", "pip", "install", "--quiet", "--constraint", repository / "constraints.txt", requirement]
+    done = subprocess.run([str(c) for c in command], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return python
+
+
+@pytest.mark.slow
+def test_wheel_imports_every_module_and_runs_the_demo(
+    wheel: Path, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python = fresh_environment(tmp_path / "env", f"gascnn[all] @ file://{wheel}", repository)
+    modules = tracked_modules(repository)
+    assert len(modules) > 50
+    script = "import importlib, sys\nfor name in sys.argv[1:]: importlib.import_module(name)\nimport gascnn.toolkit as t; print(t.__file__)"
+    imported = subprocess.run([python, "-c", script, *modules], cwd=tmp_path, capture_output=True, text=True)
+    assert imported.returncode == 0, imported.stderr
+    assert str(repository) not in imported.stdout
+    stray = subprocess.run([python, "-c", "import models"], cwd=tmp_path, capture_output=True, text=True)
+    assert "ModuleNotFoundError" in stray.stderr
+    demo = subprocess.run(
+        [python.parent / "gascnn", "demo", "--no-lava", "--preset", "smoke", "--steps", "16", "-o", "out", "--json", "demo.json"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=600,
+    )  # fmt: skip
+    assert demo.returncode == 0, demo.stderr
+    result = json.loads((tmp_path / "demo.json").read_text())
+    assert (tmp_path / "out" / "zero.net").is_file()
+    assert result["subtract"]["export"]["expected"]["images"] == 269
+
+
+@pytest.mark.slow
+def test_edge_extra_runs_a_network_without_torch_or_rich(wheel: Path, repository: Path, tmp_path: Path) -> None:
+    python = fresh_environment(tmp_path / "env", f"gascnn[edge] @ file://{wheel}", repository)
+    make = """
+import numpy as np
+from gascnn.exporters.netx import write_netx
+from gascnn.toolkit.lowering.network import *
+neuron = CubaNeuron(threshold=np.array(9))
+layer = DenseLayer(shape=(2,), weight=np.array([[10, 0, 0], [4, 4, 4]]), neuron=neuron)
+write_netx(NetxNetwork(InputLayer((3,)), (layer,)), "tiny.net")
+np.savez("in.npz", spikes=np.array([[[1, 0, 0], [1, 1, 1], [0, 1, 1]]], dtype=np.uint8), labels=[0])
+"""
+    made = subprocess.run([python, "-c", make], cwd=tmp_path, capture_output=True, text=True)
+    assert made.returncode == 0, made.stderr
+    run = subprocess.run(
+        [python.parent / "gascnn", "run", "tiny.net", "--input", "in.npz", "--save-spikes", "out.npz", "--json", "r.json"],
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    # Figures need scikit-learn, which the edge does not have: it says so and names the extra.
+    assert run.returncode == 2
+    assert "gascnn[train]" in run.stderr
+    plain = "import numpy as np; np.savez('in.npz', spikes=np.load('in.npz')['spikes'])"
+    subprocess.run([python, "-c", plain], cwd=tmp_path, check=True)
+    run = subprocess.run(
+        [python.parent / "gascnn", "run", "tiny.net", "--input", "in.npz", "--save-spikes", "out.npz", "--json", "r.json"],
+        cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    # By hand: neuron 0 gets 10 > 9 at steps 1 and 2; neuron 1 gets 4, then 12 in all 16 > 9 at step 2, then 8.
+    assert json.loads((tmp_path / "r.json").read_text())["predictions"] == [0]
+    show = "import numpy as np; print(np.load('out.npz')['layer_00'].astype(int).tolist())"
+    spikes = subprocess.run([python, "-c", show], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert json.loads(spikes.stdout) == [[[0, 0], [1, 0], [1, 1], [0, 0]]]
+    listed = subprocess.run([python, "-m", "pip", "list", "--format", "json"], capture_output=True, text=True, check=True)
+    names = {entry["name"].lower() for entry in json.loads(listed.stdout)}
+    assert not names & {"torch", "rich", "numba", "scipy", "scikit-learn", "nir"}
