@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import tomllib
 import venv
 from pathlib import Path
 
 import pytest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # pytest brings it where Python does not
 
 
 def tracked_modules(repository: Path) -> list[str]:
@@ -70,7 +74,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes((repository / name).read_bytes())
     subprocess.run(
-        [sys.executable, "-m", "build", "--wheel", "--outdir", str(folder), str(source)], check=True, capture_output=True
+        [sys.executable, "-m", "build", "--wheel", "--outdir", str(folder), str(source)],
+        check=True,
+        capture_output=True,
     )
     (built,) = folder.glob("*.whl")
     return built
@@ -93,14 +99,19 @@ def test_wheel_imports_every_module_and_runs_the_demo(
     python = fresh_environment(tmp_path / "env", f"gascnn[all] @ file://{wheel}", repository)
     modules = tracked_modules(repository)
     assert len(modules) > 50
-    script = "import importlib, sys\nfor name in sys.argv[1:]: importlib.import_module(name)\nimport gascnn.toolkit as t; print(t.__file__)"
+    script = """
+import importlib, sys
+for name in sys.argv[1:]:
+    print(importlib.import_module(name).__file__)
+"""
     imported = subprocess.run([python, "-c", script, *modules], cwd=tmp_path, capture_output=True, text=True)
     assert imported.returncode == 0, imported.stderr
     assert str(repository) not in imported.stdout
     stray = subprocess.run([python, "-c", "import models"], cwd=tmp_path, capture_output=True, text=True)
     assert "ModuleNotFoundError" in stray.stderr
     demo = subprocess.run(
-        [python.parent / "gascnn", "demo", "--no-lava", "--preset", "smoke", "--steps", "16", "-o", "out", "--json", "demo.json"],
+        [python.parent / "gascnn", "demo", "--no-lava", "--preset", "smoke", "--steps", "16", "-o", "out",
+         "--json", "demo.json"],
         cwd=tmp_path, capture_output=True, text=True, timeout=600,
     )  # fmt: skip
     assert demo.returncode == 0, demo.stderr
@@ -124,7 +135,7 @@ np.savez("in.npz", spikes=np.array([[[1, 0, 0], [1, 1, 1], [0, 1, 1]]], dtype=np
     made = subprocess.run([python, "-c", make], cwd=tmp_path, capture_output=True, text=True)
     assert made.returncode == 0, made.stderr
     run = subprocess.run(
-        [python.parent / "gascnn", "run", "tiny.net", "--input", "in.npz", "--save-spikes", "out.npz", "--json", "r.json"],
+        [python.parent / "gascnn", "run", "tiny.net", "--input", "in.npz", "--json", "r.json"],
         cwd=tmp_path, capture_output=True, text=True,
     )  # fmt: skip
     # Figures need scikit-learn, which the edge does not have: it says so and names the extra.
@@ -133,7 +144,8 @@ np.savez("in.npz", spikes=np.array([[[1, 0, 0], [1, 1, 1], [0, 1, 1]]], dtype=np
     plain = "import numpy as np; np.savez('in.npz', spikes=np.load('in.npz')['spikes'])"
     subprocess.run([python, "-c", plain], cwd=tmp_path, check=True)
     run = subprocess.run(
-        [python.parent / "gascnn", "run", "tiny.net", "--input", "in.npz", "--save-spikes", "out.npz", "--json", "r.json"],
+        [python.parent / "gascnn", "run", "tiny.net", "--input", "in.npz", "--save-spikes", "out.npz",
+         "--json", "r.json"],
         cwd=tmp_path, capture_output=True, text=True,
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
@@ -142,6 +154,8 @@ np.savez("in.npz", spikes=np.array([[[1, 0, 0], [1, 1, 1], [0, 1, 1]]], dtype=np
     show = "import numpy as np; print(np.load('out.npz')['layer_00'].astype(int).tolist())"
     spikes = subprocess.run([python, "-c", show], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert json.loads(spikes.stdout) == [[[0, 0], [1, 0], [1, 1], [0, 0]]]
-    listed = subprocess.run([python, "-m", "pip", "list", "--format", "json"], capture_output=True, text=True, check=True)
+    listed = subprocess.run(
+        [python, "-m", "pip", "list", "--format", "json"], capture_output=True, text=True, check=True
+    )
     names = {entry["name"].lower() for entry in json.loads(listed.stdout)}
     assert not names & {"torch", "rich", "numba", "scipy", "scikit-learn", "nir"}

@@ -178,3 +178,23 @@ def test_a_good_run_leaves_nothing_and_a_long_temporary_path_does_not_matter(mod
     assert processes_of(temporary) == {}
     assert list(guard.SHARED_MEMORY.glob(f"*{temporary.name}-*")) == []
     assert list(deep.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_images(temporary):
+    """Each image has a graph of its own, and Lava by itself would keep them all: 29 MB each here."""
+    neuron = CubaNeuron(np.array(100), current_decay=np.array(0), voltage_decay=np.array(4096))
+    weight = np.random.default_rng(0).integers(-50, 60, (1500, 1000)) * 2
+    layer = DenseLayer((1500,), weight, neuron, self_weight=np.full(1500, 200))
+    model = NetxNetwork(InputLayer((1000,)), (layer,), reset="subtract")
+    resident_mb = {}
+
+    def look(images):
+        worker, _ = lava_processes(temporary)
+        status = Path(f"/proc/{worker}/status").read_text()
+        resident_mb[int(images)] = int(re.search(r"VmRSS:\s+(\d+)", status).group(1)) / 1024
+
+    lava.run(model, np.ones((12, 3, 1000), dtype=np.uint8), progress=lambda n: look(n) if n < 12 else None)
+
+    assert max(resident_mb) >= 10
+    assert max(resident_mb.values()) - resident_mb[2] < 60

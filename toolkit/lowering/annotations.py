@@ -7,6 +7,7 @@ a graph says its reset here, or the user does (``--reset``).
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -48,6 +49,34 @@ class GraphNotes:
     pixel_max: int = 255
     provenance: dict[str, Any] = field(default_factory=dict)
 
+    def checked(self) -> GraphNotes:
+        """Itself, if its values can be used.
+
+        Raises:
+            FormatError: a value of the wrong kind or out of range.
+        """
+        good = {
+            "reset": self.reset in (None, "zero", "subtract"),
+            "dt": self.dt is None or (isinstance(self.dt, int | float) and 0 < self.dt < math.inf),
+            "coding": self.coding in ("regular", "bernoulli", "constant"),
+            "seed": _whole(self.seed, 0),
+            "steps": _whole(self.steps, 1),
+            "skip_steps": _whole(self.skip_steps, 0),
+            "classes": all(isinstance(name, str) for name in self.classes),
+            "image_shape": self.image_shape is None
+            or (len(self.image_shape) == 3 and all(_whole(n, 1) for n in self.image_shape)),
+            "pixel_max": _whole(self.pixel_max, 1),
+            "provenance": isinstance(self.provenance, dict),
+        }
+        for name, fine in good.items():
+            if not fine:
+                raise FormatError(f"the NIR graph's notes say {name} {getattr(self, name)!r}; convert it again")
+        return self
+
+
+def _whole(value: object, low: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= low
+
 
 @dataclass(frozen=True, eq=False)
 class NeuronNotes:
@@ -81,7 +110,7 @@ def graph_notes(graph: nir.NIRGraph) -> GraphNotes:
         values["classes"] = tuple(values["classes"])
         if values["image_shape"] is not None:
             values["image_shape"] = tuple(values["image_shape"])
-        return GraphNotes(**values)
+        return GraphNotes(**values).checked()
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, FormatError):
             raise
@@ -97,13 +126,14 @@ def neuron_notes(node: nir.NIRNode) -> NeuronNotes:
     """Read the notes of a neuron node; missing ones get the defaults.
 
     Raises:
-        FormatError: an initial membrane outside 0..1.
+        FormatError: an initial membrane outside 0..1, peaks that are negative or not finite.
     """
     values = node.metadata or {}
-    initial = float(np.asarray(values.get("initial_membrane", 0.0)).ravel()[0])
-    if not 0.0 <= initial <= 1.0:
-        raise FormatError(f"initial_membrane is {initial}; it must be a share of the threshold, 0..1")
-    return NeuronNotes(initial, _optional(values.get("current_peak")), _optional(values.get("membrane_peak")))
+    initial = _numbers("initial_membrane", values.get("initial_membrane", 0.0))
+    if initial.size != 1 or initial[0] > 1.0:
+        raise FormatError(f"initial_membrane is {initial}; it must be one share of the threshold, 0..1")
+    peaks = (values.get("current_peak"), values.get("membrane_peak"))
+    return NeuronNotes(float(initial[0]), *(None if peak is None else _numbers("a peak", peak) for peak in peaks))
 
 
 def set_neuron_notes(node: nir.NIRNode, notes: NeuronNotes) -> None:
@@ -115,8 +145,14 @@ def set_neuron_notes(node: nir.NIRNode, notes: NeuronNotes) -> None:
             node.metadata[name] = np.asarray(value, dtype=np.float32)
 
 
-def _optional(value: object) -> npt.NDArray[np.floating] | None:
-    return None if value is None else np.asarray(value, dtype=np.float64).ravel()
+def _numbers(name: str, value: object) -> npt.NDArray[np.floating]:
+    try:
+        numbers = np.asarray(value, dtype=np.float64).ravel()
+    except (TypeError, ValueError) as error:
+        raise FormatError(f"{name} in a NIR node's notes is no number ({error}); convert the network again") from error
+    if numbers.size == 0 or not np.all(np.isfinite(numbers)) or np.any(numbers < 0):
+        raise FormatError(f"{name} in a NIR node's notes is negative or not finite; convert the network again")
+    return numbers
 
 
 def _text(value: object) -> str:

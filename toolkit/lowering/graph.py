@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, cast
 
 import nir
 import numpy as np
@@ -11,18 +10,8 @@ import numpy.typing as npt
 
 from gascnn.toolkit.errors import ConversionError, FormatError
 from gascnn.toolkit.lowering.annotations import GraphNotes, NeuronNotes, graph_notes, neuron_notes
-from gascnn.toolkit.lowering.linear import (
-    ConvMap,
-    DenseMap,
-    LinearMap,
-    NotExact,
-    as_dense,
-    compose,
-    identity_map,
-    pool_map,
-    scale_map,
-)
-from gascnn.toolkit.lowering.shapes import Pair, conv_output_shape
+from gascnn.toolkit.lowering.linear import LinearMap, NotExact, as_dense, compose, identity_map
+from gascnn.toolkit.lowering.nodes import linear_map, per_channel
 
 Floats = npt.NDArray[np.floating]
 INPUT = "input"
@@ -123,17 +112,7 @@ def topological_order(graph: nir.NIRGraph) -> list[str]:
         FormatError: no or several inputs, no or several outputs, an unknown or doubled edge, a cycle, or a name that
             is reserved.
     """
-    for kind, what in ((nir.Input, "inputs"), (nir.Output, "outputs")):
-        found = [n for n, node in graph.nodes.items() if isinstance(node, kind)]
-        if len(found) != 1:
-            raise FormatError(f"the NIR graph has {len(found)} {what}; exactly one is supported")
-    for name in (INPUT, ALWAYS_ON):
-        if not isinstance(graph.nodes.get(name, None), nir.Input | None):
-            raise FormatError(f"a node of the NIR graph is called {name!r}, which means something else here; rename it")
-    edges = [(str(source), str(target)) for source, target in graph.edges]
-    if len(set(edges)) < len(edges):
-        source, target = next(edge for edge in edges if edges.count(edge) > 1)
-        raise FormatError(f"the NIR graph has the edge {source} -> {target} twice; double its weights instead")
+    edges = _checked_edges(graph)
     waiting: dict[str, set[str]] = {name: set() for name in graph.nodes}
     for source, target in edges:
         if source not in waiting or target not in waiting:
@@ -152,6 +131,22 @@ def topological_order(graph: nir.NIRGraph) -> list[str]:
         )
     # The output last, so that everything it does not need has been seen too.
     return sorted(order, key=lambda n: isinstance(graph.nodes[n], nir.Output))
+
+
+def _checked_edges(graph: nir.NIRGraph) -> list[tuple[str, str]]:
+    """The edges of a graph with one input, one output, no reserved name and no edge twice."""
+    for kind, what in ((nir.Input, "inputs"), (nir.Output, "outputs")):
+        found = [n for n, node in graph.nodes.items() if isinstance(node, kind)]
+        if len(found) != 1:
+            raise FormatError(f"the NIR graph has {len(found)} {what}; exactly one is supported")
+    for name in (INPUT, ALWAYS_ON):
+        if not isinstance(graph.nodes.get(name, None), nir.Input | None):
+            raise FormatError(f"a node of the NIR graph is called {name!r}, which means something else here; rename it")
+    edges = [(str(source), str(target)) for source, target in graph.edges]
+    if len(set(edges)) < len(edges):
+        source, target = next(edge for edge in edges if edges.count(edge) > 1)
+        raise FormatError(f"the NIR graph has the edge {source} -> {target} twice; double its weights instead")
+    return edges
 
 
 def _finished(
@@ -187,16 +182,11 @@ def _shape(value: object) -> tuple[int, ...]:
     return tuple(int(n) for n in np.asarray(value).ravel())
 
 
-def _pair(value: object) -> Pair:
-    values = [int(v) for v in np.asarray(value).ravel()]
-    return values[0], values[-1]
-
-
 def _applied(name: str, node: nir.NIRNode, term: _Term, *, first: bool) -> _Term:
     """The term behind one linear node; a bias counts once, with the first term of a sum."""
     if isinstance(node, nir.Flatten):
         return _Term(term.source, term.map, (int(np.prod(term.shape)),))
-    linear = _linear(name, node, term.shape, first)
+    linear = linear_map(name, node, term.shape, with_bias=first)
     if term.map is None:
         return _Term(term.source, linear, linear.out_shape)
     try:
@@ -205,75 +195,6 @@ def _applied(name: str, node: nir.NIRNode, term: _Term, *, first: bool) -> _Term
         raise ConversionError(
             f"{name}: cannot be folded with the linear layer before it: {reason}; put a ReLU (neurons) between them"
         ) from reason
-
-
-def _linear(name: str, node: nir.NIRNode, shape: tuple[int, ...], with_bias: bool) -> LinearMap:
-    if isinstance(node, nir.Conv2d):
-        return _conv(name, node, shape, with_bias)
-    if isinstance(node, nir.Linear | nir.Affine):
-        return _dense(name, node, shape, with_bias)
-    if isinstance(node, nir.Scale):
-        return scale_map(_per_channel(name, "scale", node.scale, shape), shape)
-    if isinstance(node, nir.AvgPool2d | nir.SumPool2d):
-        if len(shape) != 3:
-            raise FormatError(f"{name}: pooling of a signal of shape {shape}; it needs (C, H, W)")
-        average = isinstance(node, nir.AvgPool2d)
-        return pool_map(shape, _pair(node.kernel_size), _pair(node.stride), _pair(node.padding), average=average)
-    raise ConversionError(
-        f"{name}: NIR node {type(node).__name__} cannot be lowered to NetX; supported: Conv2d, Linear, Affine, Scale, "
-        "AvgPool2d, SumPool2d, Flatten, IF, LIF, CubaLIF"
-    )
-
-
-def _conv(name: str, node: nir.Conv2d, shape: tuple[int, ...], with_bias: bool) -> ConvMap:
-    if len(shape) != 3:
-        raise FormatError(f"{name}: a convolution of a signal of shape {shape}; it needs (C, H, W)")
-    weight = np.asarray(node.weight, dtype=np.float64)
-    stride, dilation = _pair(node.stride), _pair(node.dilation)
-    groups = int(node.groups)
-    if weight.ndim != 4 or weight.shape[1] * groups != shape[0]:
-        raise FormatError(f"{name}: weight {weight.shape} in {groups} groups does not fit {shape[0]} channels")
-    padding = _conv_padding(name, node.padding, weight.shape, stride, dilation)
-    out = conv_output_shape(shape, weight.shape, stride, padding, dilation)
-    bias = np.zeros(out[0]) if node.bias is None or not with_bias else np.asarray(node.bias, dtype=np.float64).ravel()
-    return ConvMap(weight, np.broadcast_to(bias, (out[0],)), stride, padding, dilation, groups, shape, out)
-
-
-def _conv_padding(name: str, padding: Any, weight: tuple[int, ...], stride: Pair, dilation: Pair) -> Pair:
-    if not isinstance(padding, str | bytes):
-        return _pair(padding)
-    text = padding.decode() if isinstance(padding, bytes) else padding
-    if text == "valid":
-        return 0, 0
-    spans = [d * (k - 1) for d, k in zip(dilation, weight[2:], strict=True)]
-    if text != "same" or any(s % 2 for s in spans) or stride != (1, 1):
-        raise ConversionError(f"{name}: padding {text!r} is not symmetric here; NetX pads both sides alike")
-    return spans[0] // 2, spans[1] // 2
-
-
-def _dense(name: str, node: nir.Linear | nir.Affine, shape: tuple[int, ...], with_bias: bool) -> DenseMap:
-    weight = np.asarray(node.weight, dtype=np.float64)
-    if weight.ndim != 2 or len(shape) != 1 or weight.shape[1] != shape[0]:
-        raise FormatError(f"{name}: weight {weight.shape} does not fit a signal of shape {shape}; flatten it first")
-    bias = np.zeros(weight.shape[0])
-    if isinstance(node, nir.Affine) and with_bias:
-        bias = np.asarray(node.bias, dtype=np.float64).ravel()
-    return DenseMap(weight, bias, shape, (weight.shape[0],))
-
-
-def _per_channel(name: str, what: str, value: object, shape: tuple[int, ...]) -> Floats:
-    """One number a channel from a scalar, (C,), or a full array that is constant within each channel."""
-    array = np.asarray(value, dtype=np.float64)
-    if array.size == 1:
-        return np.full(shape[0], float(array.ravel()[0]))
-    if array.shape == (shape[0],):
-        return array
-    if array.shape in (tuple(shape), (shape[0], *(1,) * (len(shape) - 1))):
-        rows = array.reshape(shape[0], -1)
-        if np.all(rows == rows[:, :1]):
-            return cast("Floats", rows[:, 0])
-        raise ConversionError(f"{name}: {what} differs within a channel; NetX holds one a channel at most")
-    raise FormatError(f"{name}: {what} has shape {array.shape}; expected {shape}")
 
 
 def _population(
@@ -286,9 +207,13 @@ def _population(
     if np.any(node.v_reset):
         raise ConversionError(f"{name}: v_reset must be 0; Lava resets the membrane potential to 0")
     gain, current_keep, voltage_keep = _dynamics(name, node, shape, notes)
-    threshold = _per_channel(name, "v_threshold", node.v_threshold, shape)
+    threshold = per_channel(name, "v_threshold", node.v_threshold, shape)
     if np.any(threshold <= 0):
         raise ConversionError(f"{name}: v_threshold must be positive; found {threshold.min():g}")
+    notes_here = neuron_notes(node)
+    for peak in (notes_here.current_peak, notes_here.membrane_peak):
+        if peak is not None and peak.size not in (1, shape[0]):
+            raise FormatError(f"{name}: {peak.size} peaks were noted for {shape[0]} channels; convert it again")
     return FloatPopulation(
         name=name,
         shape=shape,
@@ -296,7 +221,7 @@ def _population(
         gain=gain,
         current_keep=current_keep,
         voltage_keep=voltage_keep,
-        notes=neuron_notes(node),
+        notes=notes_here,
         paths=tuple(_path(term, shape) for term in terms),
     )
 
@@ -310,7 +235,7 @@ def _dynamics(
     name: str, node: nir.IF | nir.LIF | nir.CubaLIF, shape: tuple[int, ...], notes: GraphNotes
 ) -> tuple[Floats, float, float]:
     """(gain a channel, share of current kept, share of membrane potential kept) of one explicit Euler step."""
-    resistance = _per_channel(name, "r", node.r, shape)
+    resistance = per_channel(name, "r", node.r, shape)
     if isinstance(node, nir.IF):
         return resistance, 0.0, 1.0
     if np.any(node.v_leak):
@@ -324,7 +249,7 @@ def _dynamics(
     synapse, membrane = notes.dt / _one(name, "tau_syn", node.tau_syn), notes.dt / _one(name, "tau_mem", node.tau_mem)
     _check_share(name, synapse)
     _check_share(name, membrane)
-    weight_in = _per_channel(name, "w_in", node.w_in, shape)
+    weight_in = per_channel(name, "w_in", node.w_in, shape)
     return resistance * membrane * weight_in * synapse, 1.0 - synapse, 1.0 - membrane
 
 

@@ -14,14 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from gascnn.toolkit.errors import ConversionError
-from gascnn.toolkit.lowering.graph import INPUT, FloatPopulation, SpikeGraph
+from gascnn.toolkit.lowering.graph import ALWAYS_ON, INPUT, FloatPopulation, SpikeGraph
 from gascnn.toolkit.lowering.kernel import Geometry, merged_geometry, place
-from gascnn.toolkit.lowering.linear import ConvMap, DenseMap, LinearMap, as_dense
+from gascnn.toolkit.lowering.linear import ConvMap, DenseMap, LinearMap, as_dense, positions_read
 from gascnn.toolkit.lowering.network import Segment
 from gascnn.toolkit.lowering.shapes import origin_inside
 
 Floats = npt.NDArray[np.floating]
-ALWAYS_ON = "always-on"
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +39,7 @@ class LayerPlan:
         generated: rows that are always on by their own bias, with nothing coming in.
         populations: those computed here, in the order of the segments.
         flatten: whether the layer before has shape (C, H, W) and this one is dense.
+        level: what the always-on columns hold: 1 for spikes, 255 where they are planes of graded input.
     """
 
     shape: tuple[int, ...]
@@ -52,6 +52,7 @@ class LayerPlan:
     generated: tuple[int, ...]
     populations: tuple[FloatPopulation, ...]
     flatten: bool
+    level: int = 1
 
 
 @dataclass
@@ -197,12 +198,12 @@ def _plan_conv(
         bias=bias,
         geometry=geometry,
         relays=_relay_pairs(segments, carried),
-        bias_columns=_bias_columns(carried, size_in, size_out, stride, np.any(bias)),
+        bias_columns=_bias_columns(carried, size_in, size_out, stride, needed=bool(keep_on) or bool(np.any(bias))),
         generated=_generated(segments, carried),
         populations=tuple(here),
         flatten=False,
     )
-    passed = [_subsampled(p, stride, size_out) if p.source in carried.ranges else p for p in later]
+    passed = [_as_relayed(p, stride, size_in, size_out) if p.source in carried.ranges else p for p in later]
     return plan, _next(segments, shape), passed
 
 
@@ -232,8 +233,10 @@ def _bias_columns(
     size_in: tuple[int, ...],
     size_out: tuple[int, ...],
     stride: tuple[int, int],
-    needed: np.bool_ | bool,
+    *,
+    needed: bool,
 ) -> tuple[int, ...]:
+    """Input columns that carry biases; they must be there wherever a bias, or a later layer's, is needed."""
     if ALWAYS_ON not in carried.ranges:
         return ()
     if needed and not all(origin_inside(size_in[a], size_out[a], stride[a]) for a in (0, 1)):
@@ -244,14 +247,16 @@ def _bias_columns(
     return tuple(range(*carried.ranges[ALWAYS_ON]))
 
 
-def _subsampled(path: _Pending, stride: tuple[int, int], size_out: tuple[int, ...]) -> _Pending:
-    """The path as seen from its source's relay, which holds every ``stride``-th position."""
-    if stride == (1, 1):
+def _as_relayed(
+    path: _Pending, stride: tuple[int, int], size_in: tuple[int, ...], size_out: tuple[int, ...]
+) -> _Pending:
+    """The path as seen from its source's relay, which holds ``x[stride * i]`` for ``i`` below the layer's size."""
+    if stride == (1, 1) and size_in == size_out:
         return path
     if isinstance(path.map, DenseMap):
         raise ConversionError(
-            f"{path.target}: a skip from {path.source} into a dense layer passes a strided layer, where its relay "
-            "would lose values; put the stride behind the skip"
+            f"{path.target}: a skip from {path.source} into a dense layer passes a layer that turns {size_in} into "
+            f"{size_out}, where its relay would lose values; put what changes the size behind the skip"
         )
     conv = path.map
     offsets = [[t * conv.dilation[a] - conv.padding[a] for t in range(conv.weight.shape[2 + a])] for a in (0, 1)]
@@ -262,14 +267,20 @@ def _subsampled(path: _Pending, stride: tuple[int, int], size_out: tuple[int, ..
             f"every {max(stride)}nd value, but its {conv.weight.shape[2]}x{conv.weight.shape[3]} kernel reads others; "
             "use a 1x1 kernel in the shortcut"
         )
-    halved = replace(
+    cut = [p for a in (0, 1) for p in positions_read(conv, a) if size_out[a] * stride[a] <= p < size_in[a]]
+    if cut:
+        raise ConversionError(
+            f"{path.target}: the skip from {path.source} passes a layer that turns {size_in} into {size_out}, so its "
+            f"relay ends before position {cut[0]}, which the skip reads; pad that layer so that it keeps its size"
+        )
+    seen = replace(
         conv,
         stride=(conv.stride[0] // stride[0], conv.stride[1] // stride[1]),
         padding=(conv.padding[0] // stride[0], conv.padding[1] // stride[1]),
         dilation=(max(1, conv.dilation[0] // stride[0]), max(1, conv.dilation[1] // stride[1])),
         in_shape=(conv.in_shape[0], *size_out),
     )
-    return _Pending(path.source, path.target, halved)
+    return _Pending(path.source, path.target, seen)
 
 
 # --- dense layers ----------------------------------------------------------------------------------------------------

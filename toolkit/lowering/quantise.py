@@ -12,7 +12,6 @@ integrate (``vDecay`` 4096 makes ``v = u + bias``) but shifts the channel's thre
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +22,7 @@ from gascnn.toolkit.lowering import limits
 from gascnn.toolkit.lowering.graph import FloatPopulation
 from gascnn.toolkit.lowering.network import ConvLayer, CubaNeuron, DenseLayer, SynapticLayer
 from gascnn.toolkit.lowering.plan import LayerPlan
+from gascnn.toolkit.lowering.repeater import Repeater, find_repeater
 
 Floats = npt.NDArray[np.floating]
 Integers = npt.NDArray[np.int64]
@@ -40,11 +40,13 @@ class Scheme:
         hardware: keep to the chip's documented ranges; else only to what Lava's CPU models hold (32-bit weights of
             convolutions, one threshold a channel).
         shared_output_scale: the last layer has one scale for all neurons, so that their spike counts compare.
+        steps: T, for how long the network must run.
     """
 
     reset: str
     hardware: bool = True
     shared_output_scale: bool = True
+    steps: int = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,14 +75,15 @@ def quantise_layer(plan: LayerPlan, scheme: Scheme, *, last: bool, name: str) ->
 
     Raises:
         LimitError: no scale fits the target's ranges.
-        ConversionError: relays in a layer whose current has a memory.
+        ConversionError: neurons that the reset cannot run: relays in a layer whose current has a memory, a start
+            above 0 with reset to zero or with a leak.
     """
     rows = _population_rows(plan)
     bounds = _upper_bounds(plan, scheme, rows, name)
     if last and scheme.shared_output_scale:
         bounds = np.where(rows, bounds[rows].min(), 0.0)
     if scheme.reset == "subtract":
-        return _subtract(plan, rows, bounds, name)
+        return _subtract(plan, scheme, rows, bounds, name)
     return _zero(plan, scheme, rows, bounds, name)
 
 
@@ -107,7 +110,7 @@ def _upper_bounds(plan: LayerPlan, scheme: Scheme, rows: npt.NDArray[np.bool_], 
     """(rows,) largest scale each row can have; 0 for relays."""
     flat = np.abs(plan.weight).reshape(len(plan.weight), -1)
     largest = flat.max(axis=1, initial=0.0)
-    bias = np.abs(plan.bias)
+    bias = np.abs(plan.bias if plan.bias_columns else _direct_bias(plan))
     room = np.full(len(rows), float(limits.THRESHOLD_MAX))
     weight_limit = limits.WEIGHT_MAX if scheme.hardware or plan.geometry is None else 1 << 15
     _lower(room, weight_limit, largest)
@@ -134,16 +137,30 @@ def _lower(room: Floats, limit: float, values: Floats) -> None:
     room[used] = np.minimum(room[used], limit / values[used])
 
 
+def _floor(values: Floats) -> Floats:
+    """Whole numbers below; 99.99999999999999, which was meant to be 100, counts as 100."""
+    result: Floats = np.floor(values * (1 + 1e-12))
+    return result
+
+
 def _even(values: Floats) -> Integers:
     """Nearest even integers."""
     return (2 * np.rint(values / 2)).astype(np.int64)
 
 
-def _integer_weights(plan: LayerPlan, scale: Floats, relay_weight: int) -> Integers:
+def _direct_bias(plan: LayerPlan) -> Floats:
+    """(rows,) what a bias current, given to the membrane potential directly, comes to.
+
+    A current with a memory settles at ``b / (1 - keep)``.
+    """
+    return plan.bias / (1.0 - plan.populations[0].current_keep)
+
+
+def _integer_weights(plan: LayerPlan, scale: Floats, relay_weights: Integers) -> Integers:
     weight = _even(plan.weight * scale.reshape(-1, *(1,) * (plan.weight.ndim - 1)))
     origin = (plan.geometry.tap(0, 0), plan.geometry.tap(1, 0)) if plan.geometry is not None else ()
     for row, column in plan.relays:
-        weight[(row, column, *origin)] = relay_weight
+        weight[(row, column, *origin)] = relay_weights[row]
     if plan.bias_columns:
         _spread_bias(weight, plan, scale, origin)
     return weight
@@ -170,25 +187,25 @@ def _zero(
 ) -> tuple[SynapticLayer, Scales]:
     """One threshold for the layer (one a channel where only the simulator must hold it)."""
     population = plan.populations[0]
-    _check_relays_have_no_memory(plan, population, name)
-    per_channel = not scheme.hardware and plan.geometry is not None
+    _check_zero(plan, population, name)
     relay_weight = limits.WEIGHT_MAX
-    if per_channel:
-        scale = np.floor(bounds)
-        threshold = np.where(rows, scale, 1).astype(np.int64)
+    if not scheme.hardware and plan.geometry is not None:
         relay_weight = 2
+        scale = _floor(bounds)
+        threshold = np.where(rows, scale, 1).astype(np.int64)
+        firing = threshold[list(plan.generated)]
     else:
         limit = relay_weight - 2 if plan.relays else limits.THRESHOLD_MAX
         if plan.generated:
             limit = min(limit, limits.BIAS_MAX - 1)
-        shared = math.floor(min(float(bounds[rows].min()), limit))
+        shared = min(int(_floor(bounds[rows]).min()), limit)
         scale = np.where(rows, float(shared), 0.0)
-        threshold = np.array(shared)
+        threshold = firing = np.array(shared)
     bias = None
     if plan.generated or (not plan.bias_columns and np.any(plan.bias)):
-        bias = np.rint(plan.bias * scale).astype(np.int64)
-        bias[list(plan.generated)] = int(np.max(threshold)) + 1
-    weight = _integer_weights(plan, scale, relay_weight)
+        bias = np.rint(_direct_bias(plan) * scale).astype(np.int64)
+        bias[list(plan.generated)] = firing + 1
+    weight = _integer_weights(plan, scale, np.full(len(rows), relay_weight))
     neuron = CubaNeuron(
         threshold=threshold,
         current_decay=np.array(_decay(population.current_keep)),
@@ -197,11 +214,18 @@ def _zero(
     return _layer(plan, weight, neuron, bias, None), _scales(plan, rows, scale, "current_peak")
 
 
-def _check_relays_have_no_memory(plan: LayerPlan, population: FloatPopulation, name: str) -> None:
+def _check_zero(plan: LayerPlan, population: FloatPopulation, name: str) -> None:
+    start = float(_initial(plan).max(initial=0.0))
+    if start > 0:
+        raise ConversionError(
+            f"{name}: its neurons start at {start:g} thresholds, but with reset to zero Lava's start at 0; "
+            "convert the network for reset zero"
+        )
     if plan.relays and population.current_keep > 0:
         raise ConversionError(
-            f"{name}: a skip passes this layer, but its synaptic current has a memory, so a relay could not answer "
-            "one spike with one; use neurons without synaptic decay (IF or LIF) in residual networks"
+            f"{name}: a skip (or an always-on channel for biases) passes this layer, but its synaptic current has a "
+            "memory, so a relay could not answer one spike with one; use neurons without synaptic decay (IF or LIF) "
+            "in residual networks, and bias neuron"
         )
 
 
@@ -213,41 +237,44 @@ def _decay(keep: float) -> int:
 # --- reset by subtraction --------------------------------------------------------------------------------------------
 
 
-def _subtract(plan: LayerPlan, rows: npt.NDArray[np.bool_], bounds: Floats, name: str) -> tuple[SynapticLayer, Scales]:
+def _subtract(
+    plan: LayerPlan, scheme: Scheme, rows: npt.NDArray[np.bool_], bounds: Floats, name: str
+) -> tuple[SynapticLayer, Scales]:
     """Membrane in ``u``; self-inhibition ``k 2^e`` with one e; the firing threshold of each channel by its bias."""
-    population = plan.populations[0]
-    if population.current_keep > 0:
-        raise ConversionError(f"{name}: reset by subtraction keeps the membrane in the current; use IF or LIF neurons")
-    keep = population.voltage_keep
-    bounds = np.where(rows, np.minimum(bounds, _threshold_spread(plan)), 0.0)
-    exponent, mantissa = _self_weights(bounds[rows] * keep, name)
-    self_weight = np.full(len(rows), 2 << max(exponent - 1, 0), dtype=np.int64)
-    self_weight[rows] = mantissa << exponent
-    relay = int(self_weight[~rows][0]) if np.any(~rows) else 2
-    theta = np.where(rows, self_weight / keep, 0.0)
+    decay = _decay(plan.populations[0].voltage_keep)
+    keep = 1.0 - decay / limits.DECAY_UNITY
     start = _initial(plan)
-    fire = np.where(rows, np.floor(theta * (1.0 - start)), relay // 2).astype(np.int64)
-    threshold = int(np.clip((fire.min() + fire.max() + 1) // 2, 0, limits.THRESHOLD_MAX))
-    shift = threshold - fire
-    if np.abs(shift).max() > limits.BIAS_MAX:
-        raise LimitError(
-            f"{name}: thresholds {fire.min()}..{fire.max()} differ by more than the bias range "
-            f"-{limits.BIAS_MAX}..{limits.BIAS_MAX} can shift; convert with fewer steps or more weight decay"
-        )
-    weight = _integer_weights(plan, theta, relay)
+    _check_subtract(plan, keep, start, name)
+    # Firing thresholds must lie within twice the bias range of each other, and of a relay's.
+    bounds = np.where(rows, np.minimum(bounds, 2 * limits.BIAS_MAX / np.maximum(1.0 - start, 1e-3)), 0.0)
+    exponent, mantissa, repeaters = _self_weights(plan, scheme, bounds[rows] * keep, keep, name)
+    self_weight = np.zeros(len(rows), dtype=np.int64)
+    self_weight[rows] = mantissa << exponent
+    theta = np.where(rows, self_weight / keep, 0.0)
+    fire = np.floor(theta * (1.0 - start)).astype(np.int64)
+    relay_weights = np.zeros(len(rows), dtype=np.int64)
+    for (row, _), repeater in zip(plan.relays, repeaters, strict=True):
+        self_weight[row], fire[row], relay_weights[row] = repeater.self_weight, repeater.fire, repeater.weight
+    threshold = int((fire.min() + fire.max() + 1) // 2)
     neuron = CubaNeuron(
-        threshold=np.array(threshold),
-        current_decay=np.array(_decay(keep)),
-        voltage_decay=np.array(limits.DECAY_UNITY),
+        threshold=np.array(threshold), current_decay=np.array(decay), voltage_decay=np.array(limits.DECAY_UNITY)
     )
-    return _layer(plan, weight, neuron, shift, self_weight), _scales(plan, rows, theta, "membrane_peak")
+    weight = _integer_weights(plan, theta, relay_weights)
+    return _layer(plan, weight, neuron, threshold - fire, self_weight), _scales(plan, rows, theta, "membrane_peak")
 
 
-def _threshold_spread(plan: LayerPlan) -> float:
-    """Largest theta whose firing threshold lies within the bias range of a relay's, where there are relays."""
-    start = float(_initial(plan).max(initial=0.0))
-    reach = 2 * limits.BIAS_MAX if plan.relays else limits.THRESHOLD_MAX
-    return reach / max(1.0 - start, 1e-3)
+def _check_subtract(plan: LayerPlan, keep: float, start: Floats, name: str) -> None:
+    if plan.populations[0].current_keep > 0:
+        raise ConversionError(f"{name}: reset by subtraction keeps the membrane in the current; use IF or LIF neurons")
+    if keep == 0.0:
+        raise ConversionError(
+            f"{name}: its neurons forget everything in one step, so there is nothing to subtract from; use reset zero"
+        )
+    if keep < 1.0 and np.any(start):
+        raise ConversionError(
+            f"{name}: its neurons start at {start.max():g} thresholds and leak; a shifted threshold would not decay; "
+            "use an initial membrane of 0"
+        )
 
 
 def _initial(plan: LayerPlan) -> Floats:
@@ -258,19 +285,29 @@ def _initial(plan: LayerPlan) -> Floats:
     return result
 
 
-def _self_weights(wanted: Floats, name: str) -> tuple[int, Integers]:
-    """The exponent e <= 7 and mantissas k <= 127 with ``k 2^e <= wanted`` that keep most bits of the weights."""
-    best: tuple[float, int, Integers] | None = None
+def _self_weights(
+    plan: LayerPlan, scheme: Scheme, wanted: Floats, keep: float, name: str
+) -> tuple[int, Integers, list[Repeater]]:
+    """Exponent e <= 7, mantissas k <= 127 with ``k 2^e <= wanted`` that keep most bits, and what its relays need."""
+    best: tuple[float, int, Integers, list[Repeater]] | None = None
+    always_on = set(plan.bias_columns)
+    levels = [plan.level if column in always_on else 1 for _, column in plan.relays]
     for exponent in range(limits.SELF_WEIGHT_EXPONENT_MAX + 1):
-        mantissa = np.minimum(np.floor(wanted / (1 << exponent)), limits.SELF_WEIGHT_MANTISSA_MAX).astype(np.int64)
+        mantissa = np.minimum(_floor(wanted / (1 << exponent)), limits.SELF_WEIGHT_MANTISSA_MAX).astype(np.int64)
         if mantissa.min() < 1:
             break
+        found = {level: find_repeater(keep, exponent, level, scheme.steps) for level in set(levels)}
+        repeaters = [repeater for level in levels if (repeater := found[level]) is not None]
         bits = float(np.log2(mantissa.astype(float)).sum() + exponent * len(mantissa))
-        if best is None or bits > best[0]:
-            best = (bits, exponent, mantissa)
+        if len(repeaters) == len(levels) and (best is None or bits > best[0]):
+            best = (bits, exponent, mantissa, repeaters)
     if best is None:
-        raise LimitError(f"{name}: a threshold of {wanted.min():.3g} weight units rounds to 0; use more weight decay")
-    return best[1], best[2]
+        raise LimitError(
+            f"{name}: no self-weight k * 2^e with k <= {limits.SELF_WEIGHT_MANTISSA_MAX} serves thresholds down to "
+            f"{wanted.min():.3g} weight units{f' and relays over {scheme.steps} steps' if levels else ''}; "
+            "train with more weight decay, or use fewer steps"
+        )
+    return best[1:]
 
 
 def _layer(

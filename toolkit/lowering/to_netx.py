@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import nir
 import numpy as np
@@ -37,7 +37,8 @@ class LoweringOptions:
             reach layer k. ``always-on``: the first layer makes channels that spike at every step and hands them on;
             biases are weights from them and start one step before the data. ``input``: these channels are planes of
             the input that the host adds; biases then act exactly as long as the input does and the network is silent
-            without input. None: ``always-on`` for reset zero, ``input`` for reset by subtraction (which has no other).
+            without input. None: ``input`` for reset by subtraction (which has no other), ``neuron`` where synaptic
+            currents have a memory (which no such channel can pass), else ``always-on``.
         steps: T to record; None takes the graph's.
         dt: length of a step where the graph has leaky neurons and does not say.
     """
@@ -47,6 +48,25 @@ class LoweringOptions:
     bias: BiasMode | None = None
     steps: int | None = None
     dt: float | None = None
+
+    def checked(self) -> LoweringOptions:
+        """Itself, if its values can be used and go together.
+
+        Raises:
+            UsageError: a value out of range.
+        """
+        for name, value, allowed in (
+            ("reset", self.reset, get_args(Reset)),
+            ("grade", self.grade, get_args(Grade)),
+            ("bias", self.bias, get_args(BiasMode)),
+        ):
+            if value not in allowed and (value is not None or name == "grade"):
+                raise UsageError(f"{name} is {value!r}; it must be one of {', '.join(allowed)}")
+        if self.steps is not None and self.steps < 1:
+            raise UsageError(f"steps is {self.steps}; it must be at least 1")
+        if self.dt is not None and not 0 < self.dt < math.inf:
+            raise UsageError(f"dt is {self.dt}; it must be positive")
+        return self
 
 
 @dataclass(frozen=True)
@@ -77,13 +97,20 @@ class Lowered:
             return False
         if self.network.reset == "subtract":
             return True
-        largest = 2**self.network.input_bits - 1 if self.network.input_bits else 1
-        sums = [int(np.abs(lay.weight).reshape(len(lay.weight), -1).sum(1).max()) for lay in self.network.layers]
-        return max(sums[0] * largest, *sums) > limits.STATE_LIMIT_WEIGHT_UNITS
+        return any(_largest_current(self.network, i) > limits.STATE_LIMIT_WEIGHT_UNITS for i in range(len(self.layers)))
 
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON-able values."""
         return {"reset": self.network.reset, "layers": [vars(layer) for layer in self.layers]}
+
+
+def _largest_current(network: NetxNetwork, index: int) -> float:
+    """Bound of a layer's synaptic current ``u``, in weight units: every input active in every step."""
+    layer = network.layers[index]
+    largest_input = 2**network.input_bits - 1 if index == 0 and network.input_bits else 1
+    sums = np.abs(layer.weight).reshape(len(layer.weight), -1).sum(axis=1) * largest_input
+    lost = np.asarray(layer.neuron.current_decay) / limits.DECAY_UNITY
+    return float(np.max(np.divide(sums, lost, out=np.full(len(sums), np.inf), where=lost > 0)))
 
 
 def lower(graph: nir.NIRGraph, options: LoweringOptions | None = None) -> Lowered:
@@ -102,28 +129,30 @@ def lower(graph: nir.NIRGraph, options: LoweringOptions | None = None) -> Lowere
         FormatError: a graph that is not consistent.
         UsageError: options that do not go together.
     """
-    options = options or LoweringOptions()
+    options = (options or LoweringOptions()).checked()
     spiking = read_graph(_with_dt(graph, options.dt))
     notes = spiking.notes
     reset = options.reset or notes.reset
     if reset is None:
         raise ConversionError("the graph does not say how its neurons reset; give --reset zero or --reset subtract")
-    bias: BiasMode = options.bias or ("input" if reset == "subtract" else "always-on")
+    bias = options.bias or _default_bias(reset, spiking)
     if reset == "subtract" and bias != "input":
         raise UsageError("with reset subtract the chip's own bias shifts the threshold; use bias input")
     steps = options.steps if options.steps is not None else notes.steps
-    if steps < 1:
-        raise UsageError(f"steps is {steps}; it must be at least 1")
-    if steps > notes.steps:
-        spiking = _longer(spiking, steps / notes.steps)
-    constant_level = 255 if notes.coding == "constant" else 1
+    if notes.reset not in (None, reset):
+        spiking = _stretched(spiking, None)
+    elif steps > notes.steps:
+        spiking = _stretched(spiking, steps / notes.steps)
     spiking = _pixels_as_integers(spiking)
-    always_on = 0 if bias == "neuron" else always_on_channels(spiking, first=1 if bias == "input" else 2)
+    level = 2**limits.GRADED_INPUT_BITS - 1 if notes.coding == "constant" and bias == "input" else 1
+    always_on = 0
+    if bias != "neuron":
+        always_on = always_on_channels(spiking, first=1 if bias == "input" else 2, level=level)
     constant = always_on if bias == "input" else 0
     plans = plan_layers(spiking, always_on, from_input=bias == "input")
-    if constant_level > 1 and constant:
-        plans[0] = _scaled_bias(plans[0], constant_level)
-    scheme = Scheme(reset=reset, hardware=options.grade == "hardware")
+    # The always-on plane of graded input holds the largest pixel value, so a bias weight counts that often.
+    plans[0] = replace(plans[0], bias=plans[0].bias / level, level=level)
+    scheme = Scheme(reset=reset, hardware=options.grade == "hardware", steps=steps)
     done = [
         quantise_layer(plan, scheme, last=index == len(plans) - 1, name=f"layer_{index:02d} ({_names(plan)})")
         for index, plan in enumerate(plans)
@@ -141,14 +170,22 @@ def lower(graph: nir.NIRGraph, options: LoweringOptions | None = None) -> Lowere
     return Lowered(network, reports)
 
 
-def _longer(graph: SpikeGraph, factor: float) -> SpikeGraph:
-    """Membranes that drift reach further in more steps than calibration took: scale what it saw."""
+def _default_bias(reset: Reset, graph: SpikeGraph) -> BiasMode:
+    if reset == "subtract":
+        return "input"
+    return "neuron" if any(p.current_keep > 0 for p in graph.populations) else "always-on"
+
+
+def _stretched(graph: SpikeGraph, factor: float | None) -> SpikeGraph:
+    """Membranes that drift reach further in more steps than calibration took: scale what it saw.
+
+    What was measured with the other reset says nothing (``factor`` None).
+    """
 
     def stretched(population: FloatPopulation) -> FloatPopulation:
         peak = population.notes.membrane_peak
-        if peak is None:
-            return population
-        return replace(population, notes=replace(population.notes, membrane_peak=peak * factor))
+        peak = None if peak is None or factor is None else peak * factor
+        return replace(population, notes=replace(population.notes, membrane_peak=peak))
 
     return replace(graph, populations=tuple(stretched(p) for p in graph.populations))
 
@@ -165,7 +202,7 @@ def _names(plan: LayerPlan) -> str:
     return ", ".join(p.name for p in plan.populations)
 
 
-def always_on_channels(graph: SpikeGraph, first: int) -> int:
+def always_on_channels(graph: SpikeGraph, first: int, level: int = 1) -> int:
     """How many always-on channels let every bias be an 8-bit weight without costing the other weights precision.
 
     A neuron's bias b and largest weight w share 8 bits; with n always-on channels each carries b / n.
@@ -173,19 +210,17 @@ def always_on_channels(graph: SpikeGraph, first: int) -> int:
     Args:
         graph: populations and paths.
         first: depth (from 1) from which on populations take their biases from such channels.
+        level: what these channels hold where they are planes of the input; 1 for spikes.
     """
     needed = 0
     depth = population_depths(graph)
+    area = {0: math.prod(graph.input_shape[1:])} | {depth[p.name]: math.prod(p.shape[1:]) for p in graph.populations}
     for population in graph.populations:
-        if depth[population.name] < first:
+        own = depth[population.name]
+        bias = np.abs(np.sum([path.map.bias for path in population.paths], axis=0)) / (level if own == 1 else 1)
+        if own < first or not np.any(bias):
             continue
-        bias = np.abs(np.sum([path.map.bias for path in population.paths], axis=0))
-        if not np.any(bias):
-            continue
-        columns = 1
-        if len(population.shape) == 1:
-            shapes = [p.map.in_shape for p in population.paths if depth.get(p.source, 0) == depth[population.name] - 1]
-            columns = math.prod(shapes[0][1:]) if shapes and len(shapes[0]) == 3 else 1
+        columns = area[own - 1] if len(population.shape) == 1 else 1
         largest = np.max(
             [np.abs(p.map.weight).reshape(len(p.map.weight), -1).max(axis=1) for p in population.paths], axis=0
         )
@@ -209,11 +244,6 @@ def _pixels_as_integers(graph: SpikeGraph) -> SpikeGraph:
         if depth[population.name] > 1 and any(p.source == INPUT for p in population.paths):
             raise ConversionError(f"{population.name}: a skip from graded input; relays repeat spikes only; use spikes")
     return replace(graph, populations=tuple(converted(p) for p in graph.populations))
-
-
-def _scaled_bias(plan: LayerPlan, level: int) -> LayerPlan:
-    """The always-on plane of graded input holds the largest pixel value, so a bias weight counts that often."""
-    return replace(plan, bias=plan.bias / level)
 
 
 def _deployment(graph: SpikeGraph, notes: GraphNotes, options: LoweringOptions) -> Deployment:

@@ -27,6 +27,7 @@ from gascnn.hardware.lava.worker.subtract import subtract_graph
 
 if importlib.util.find_spec("lava") is not None:
     from lava.magma.core.process.process import ProcessServer
+    from lava.magma.core.process.variable import VarServer
     from lava.magma.core.run_conditions import RunSteps
     from lava.magma.core.run_configs import Loihi2SimCfg
 
@@ -68,6 +69,7 @@ def _run_images(run: Run, folder: Path, emit: Events) -> None:
     for first in range(0, images, at_once):
         emit("image", number=first + 1)
         membrane += _run_graph(run, folder, first, at_once, emit)
+        _forget()
     np.save(folder / run["membrane"], np.array(membrane, dtype=np.int64), allow_pickle=False)
 
 
@@ -145,6 +147,7 @@ class _Watch:
     def end(self) -> None:
         """Stop looking."""
         signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)  # the handler would keep the graph
 
     def look(self) -> None:
         """End this process if one of Lava's has ended."""
@@ -205,7 +208,11 @@ def _take_down(runtime: Any) -> None:
         runtime.stop()
     except Exception:  # the results are safe, and the parent removes what is left
         traceback.print_exc()
-    # Lava remembers every process it ever made and adds a log handler for each.
+
+
+def _forget() -> None:
+    """Free a graph that was taken down: Lava remembers every process and variable, and adds a log handler for each."""
     ProcessServer().reset_server()
+    VarServer().reset_server()
     logging.getLogger().handlers.clear()
     gc.collect()
