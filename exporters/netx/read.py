@@ -6,6 +6,7 @@ import os
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import h5py
 import numpy as np
@@ -14,7 +15,7 @@ from gascnn.exporters.netx.fields import Fields
 from gascnn.exporters.netx.write import FORMAT
 from gascnn.toolkit.errors import FormatError
 from gascnn.toolkit.lowering.deployment import Deployment
-from gascnn.toolkit.lowering.limits import DELAY_MAX, STATE_LIMIT_WEIGHT_UNITS
+from gascnn.toolkit.lowering.limits import DELAY_MAX, MESSAGE_BITS_MAX, STATE_LIMIT_WEIGHT_UNITS
 from gascnn.toolkit.lowering.network import (
     ConvLayer,
     CubaNeuron,
@@ -22,6 +23,7 @@ from gascnn.toolkit.lowering.network import (
     InputLayer,
     NetxNetwork,
     Segment,
+    SegmentKind,
     SynapticLayer,
 )
 from gascnn.toolkit.lowering.rules import check_structure
@@ -87,13 +89,13 @@ def _read_file(
     root = Fields(file, "gascnn/layer" if subtract else "layer", source)
     declared, layers = _read_layers(root, input_shape)
     if record is not None:
-        layers = [_with_segments(layer, s) for layer, s in zip(layers, record.json("segments"), strict=True)]
+        layers = _with_segments(record, layers)
     network = NetxNetwork(
         input=declared,
         layers=tuple(layers),
-        input_bits=record.integer("input_bits") if record is not None else (input_bits or 0),
+        input_bits=_count(record, "input_bits", MESSAGE_BITS_MAX) if record is not None else (input_bits or 0),
         reset="subtract" if subtract else "zero",
-        constant_channels=record.integer("constant_channels") if record is not None else 0,
+        constant_channels=0 if record is None else _count(record, "constant_channels", declared.shape[0] - 1),
         deployment=_read_deployment(record, source),
     )
     check_structure(network)
@@ -109,8 +111,33 @@ def _read_deployment(record: Fields | None, source: Path) -> Deployment | None:
         raise FormatError(f"{source}: {error}") from error
 
 
-def _with_segments(layer: SynapticLayer, segments: list[dict[str, object]]) -> SynapticLayer:
-    return replace(layer, segments=tuple(Segment(**s) for s in segments))  # type: ignore[arg-type]
+def _with_segments(record: Fields, layers: list[SynapticLayer]) -> list[SynapticLayer]:
+    """The layers with what their channels are for; every range is checked against the layer."""
+    described = record.json("segments")
+    try:
+        segments = [tuple(Segment(**values) for values in one) for one in described]
+    except TypeError as error:
+        raise record.error(f"segments are not what this version writes ({error})") from error
+    if len(segments) != len(layers):
+        raise record.error(f"segments describe {len(segments)} layers; the file has {len(layers)}")
+    for index, (layer, ranges) in enumerate(zip(layers, segments, strict=True)):
+        for segment in ranges:
+            whole = isinstance(segment.start, int) and isinstance(segment.stop, int) and isinstance(segment.name, str)
+            if not whole or segment.kind not in get_args(SegmentKind):
+                raise record.error(f"segments of layer_{index:02d} are not what this version writes")
+            if not 0 <= segment.start < segment.stop <= layer.shape[0]:
+                raise record.error(
+                    f"segments of layer_{index:02d} reach {segment.start}..{segment.stop}; it has {layer.shape[0]}"
+                )
+    return [replace(layer, segments=ranges) for layer, ranges in zip(layers, segments, strict=True)]
+
+
+def _count(record: Fields, name: str, most: int) -> int:
+    """A count in the record, refused where it cannot be meant."""
+    value = record.integer(name)
+    if not 0 <= value <= most:
+        raise record.error(f"{name} is {value}; it must be 0..{most}")
+    return value
 
 
 def _read_layers(root: Fields, input_shape: tuple[int, ...] | None) -> tuple[InputLayer, list[SynapticLayer]]:
