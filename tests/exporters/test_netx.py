@@ -312,7 +312,10 @@ def test_missing_and_truncated_files_are_refused(path: Path) -> None:
 HARDWARE = Deployment(image_shape=(2, 5, 5), classes=("a", "b", "c"), steps=8, grade="hardware")
 LIMITS = {
     "odd weights": (network(conv(weight=np.full((4, 2, 3, 3), 3)), dense(), deployment=HARDWARE), "with odd ones"),
-    "nine bits": (network(conv(weight=np.full((4, 2, 3, 3), 256)), dense(), deployment=HARDWARE), "even integers -256..254"),
+    "nine bits": (
+        network(conv(weight=np.full((4, 2, 3, 3), 256)), dense(), deployment=HARDWARE),
+        "even integers -256..254",
+    ),
     "thresholds a channel": (
         network(conv(neuron=CubaNeuron(np.arange(4))), dense(), deployment=HARDWARE),
         "one value a layer on the chip",

@@ -142,7 +142,7 @@ def test_kill_nine_of_the_parent(model, temporary, tmp_path):
             id="in the making",
         ),
         pytest.param(
-            "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500))",
+            "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (600, 600))",
             r"OSError: \[Errno 27\] File too large",
             id="in writing",
         ),

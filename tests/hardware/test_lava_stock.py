@@ -111,7 +111,7 @@ def test_a_file_of_lavas_own_trainer(python, tmp_path):
     np.testing.assert_array_equal(found.spikes[-1][:, : answer.shape[2]].transpose(0, 2, 1), answer)
 
 
-@pytest.mark.parametrize("graded", [False, True])
+@pytest.mark.parametrize("graded", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_the_example_runs_our_file_in_stock_lava(python, tmp_path, graded):
     rng = np.random.default_rng(8)
     threshold = 9000 if graded else 60

@@ -69,16 +69,16 @@ def cli(debug: bool) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of ``gascnn``."""
-    run(cli, sys.argv[1:] if arguments is None else arguments, "gascnn")
+    dispatch(cli, sys.argv[1:] if arguments is None else arguments, "gascnn")
 
 
 def export_main(arguments: list[str] | None = None) -> None:
     """Entry point of ``gascnn-export``, an alias of ``gascnn export``."""
     command = import_module("gascnn.toolkit.cli.export").command
-    run(command, sys.argv[1:] if arguments is None else arguments, "gascnn-export")
+    dispatch(command, sys.argv[1:] if arguments is None else arguments, "gascnn-export")
 
 
-def run(command: click.Command, arguments: list[str], name: str) -> None:
+def dispatch(command: click.Command, arguments: list[str], name: str) -> None:
     """Run a click command; errors become one line on standard error and an exit status."""
     debug = "--debug" in arguments
     try:

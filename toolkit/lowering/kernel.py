@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from gascnn.toolkit.errors import ConversionError
 from gascnn.toolkit.lowering.limits import GROUPS_MAX
 from gascnn.toolkit.lowering.linear import ConvMap, full_kernel
 from gascnn.toolkit.lowering.shapes import Pair
@@ -65,20 +64,17 @@ def merged_geometry(
 
 
 def _merged_axis(offsets: list[int], padding: int, stride: int, size_in: int, size_out: int) -> tuple[int, int, int]:
-    """(kernel, padding, dilation) along one axis, zero taps added until the output has the right size."""
+    """(kernel, padding, dilation) along one axis.
+
+    Padding is widened until the last tap still gives ``size_out`` positions, then zero taps are added until there are
+    no more than that. Both always work: every map alone gives ``size_out``, and all distances are multiples of the
+    dilation.
+    """
     dilation = math.gcd(*offsets, padding) or 1
-    for pad in range(padding, padding + size_in + 1, dilation):
-        first = (offsets[-1] + pad) // dilation + 1
-        for kernel in range(first, first + size_in + 1):
-            size = (size_in + 2 * pad - dilation * (kernel - 1) - 1) // stride + 1
-            if size == size_out:
-                return kernel, pad, dilation
-            if size < size_out:
-                break
-    raise ConversionError(
-        f"no symmetric padding turns {size_in} into {size_out} with stride {stride} and taps "
-        f"{offsets[0]}..{offsets[-1]}; use kernels of odd size"
-    )
+    least = offsets[-1] + (size_out - 1) * stride + 1 - size_in
+    padding = max(padding, -(-least // dilation) * dilation)
+    last_tap = max(offsets[-1] + padding, size_in + 2 * padding - size_out * stride)
+    return -(-last_tap // dilation) + 1, padding, dilation
 
 
 def _few_groups(conv: ConvMap, channels: int) -> int:

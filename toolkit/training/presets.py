@@ -116,10 +116,10 @@ _ALL = (
     ),
     Preset(
         "mnist",
-        "Three stages for 28x28 digits: above 99 % in six epochs.",
+        "Three stages for 28x28 digits: above 99 % in seven epochs.",
         model={"blocks": (1, 1, 1), "width": 16, "stem": "small-stride2"},
         options=TrainingOptions(
-            epochs=6, batch_size=128, learning_rate=5e-3, augmentation="light", select="last", threads=1
+            epochs=7, batch_size=128, learning_rate=1e-2, augmentation="light", select="last", threads=1
         ),
         image_size=None,
         measured_on="mnist, 28x28, 55000 training images",

@@ -114,11 +114,11 @@ class SpikingReference:
         total = driven.shape[1]
         on = self.bias_on(depth, total, steps).view(1, -1, *(1,) * (driven.ndim - 2))
         current = driven + bias * on
-        theta = torch.tensor(node.v_threshold).double()
+        theta, resistance = torch.tensor(node.v_threshold).double(), torch.tensor(node.r).double()
         membrane = (theta * self.start).expand_as(current[:, 0]).clone()
         spikes = torch.zeros_like(current)
         for t in range(total):
-            membrane = membrane * self.keep + current[:, t]
+            membrane = membrane * self.keep + current[:, t] * resistance
             fired = membrane > theta
             spikes[:, t] = fired
             membrane = torch.where(fired, membrane - theta if self.reset == "subtract" else 0.0, membrane)
@@ -188,18 +188,18 @@ class GraphBuilder:
     def scale(self, source, factor):
         return self._put("scale", nir.Scale(np.full(self.shapes[source], float(factor))), source)
 
-    def neurons(self, *sources):
-        """A population fed by the sum of ``sources``; thresholds fitted to their current."""
+    def neurons(self, *sources, resistance=1, one_threshold=False):
+        """A population fed by the sum of ``sources``, whose weights are scaled so that it is active."""
         name = self._name("pop")
         shape = self.shapes[sources[0]]
         assert all(self.shapes[s] == shape for s in sources)
         ones = np.ones(shape)
-        self.nodes[name] = nir.IF(r=ones, v_threshold=100 * ones, v_reset=0 * ones)
+        self.nodes[name] = nir.IF(r=resistance * ones, v_threshold=100 * ones, v_reset=0 * ones)
         self.edges.extend((s, name) for s in sources)
         self.shapes[name] = shape
         channel = (-1, *(1,) * (len(shape) - 1))
         theta = 100.0 * np.ones(shape[0])
-        if self.reset == "subtract":
+        if self.reset == "subtract" and not one_threshold:
             theta = self.rng.integers(60, 127, shape[0]).astype(float)
         node = self.nodes[name]
         node.v_threshold = np.broadcast_to(theta.reshape(channel), shape).copy()
@@ -222,7 +222,7 @@ class GraphBuilder:
         for n in weighted:
             self.nodes[n].weight = np.clip(original[n] * best[1], -248, 248)
         self.trains[name] = best[2]
-        peak = PIN / theta
+        peak = PIN / (theta + 0.01)
         set_neuron_notes(node, NeuronNotes(self.start, peak, peak))
         return name
 
