@@ -60,7 +60,7 @@ _LOCK_INTERVAL_S = 0.5
 Tell = Callable[[str], None]
 
 
-def install_lava(quiet: bool = False, progress: Tell | None = None, *, fetch_python: bool = True) -> LavaEnvironment:
+def install_lava(progress: Tell | None = None, *, fetch_python: bool = True) -> LavaEnvironment:
     """Make Lava available; does nothing, and quickly, where it is.
 
     Finds a Python 3.10, or downloads one; makes an environment under :func:`lava_home`; installs lava-nc and lava-dl
@@ -68,7 +68,6 @@ def install_lava(quiet: bool = False, progress: Tell | None = None, *, fetch_pyt
     as finished. An interrupted installation is started over; two at once wait for each other.
 
     Args:
-        quiet: do not call ``progress``.
         progress: called with one line for each thing done.
         fetch_python: whether a Python 3.10 may be downloaded where there is none.
 
@@ -82,7 +81,7 @@ def install_lava(quiet: bool = False, progress: Tell | None = None, *, fetch_pyt
     environment = find_lava()
     if environment is not None:
         return environment
-    tell = progress if progress is not None and not quiet else _tell_nobody
+    tell = progress or _tell_nobody
     home = lava_home()
     with _lock(home, tell) as lock:
         # Somebody else may have installed it while this process waited.

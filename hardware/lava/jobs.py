@@ -19,6 +19,7 @@ from gascnn.hardware.inputs import checked_spikes
 from gascnn.hardware.result import RunResult
 from gascnn.toolkit.errors import BackendError, LimitError, UsageError
 from gascnn.toolkit.lowering.network import DenseLayer, NetxNetwork, layer_label
+from gascnn.toolkit.lowering.netx_dense import effective_dense
 from gascnn.toolkit.lowering.rules import weights_fit_int32
 
 _STATE_SHIFT = 6
@@ -217,8 +218,6 @@ def write_job(tasks: Sequence[PreparedTask], folder: Path) -> None:
 
 def _check_runnable(network: NetxNetwork) -> None:
     """Refuse what Lava turns into nonsense or cannot load, by the layer's name."""
-    from gascnn.hardware.simulator.netx_dense import effective_dense  # its package imports torch where it is
-
     for index, layer in enumerate(network.layers):
         label = layer_label(network, index)
         for broken in weights_fit_int32(network, index, layer):

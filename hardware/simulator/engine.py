@@ -14,6 +14,7 @@ from gascnn.hardware.inputs import checked_spikes
 from gascnn.hardware.result import RunResult, concatenate
 from gascnn.hardware.simulator.neuron import Population
 from gascnn.hardware.simulator.synapse import ConvSynapse, dense_synapses, recurrent_synapse
+from gascnn.toolkit.errors import UsageError
 from gascnn.toolkit.lowering.network import ConvLayer, NetxNetwork, SynapticLayer, layer_label
 
 Spikes = npt.NDArray[np.generic]
@@ -50,12 +51,14 @@ def simulate(
         Counts, read-out and, if asked, all spikes.
 
     Raises:
-        UsageError: ``steps`` below 1, or no images.
+        UsageError: ``steps`` below 1, or ``skip_steps`` that leave nothing to read out.
         DataError: spikes of another shape or kind than the network takes.
         LimitError: weights with which Lava's own result is undefined.
     """
     inputs = checked_spikes(network, spikes, steps)
     skip = skip_steps if skip_steps is not None else (network.deployment.skip_steps if network.deployment else 0)
+    if not 0 <= skip < inputs.shape[1]:
+        raise UsageError(f"skip_steps is {skip}; it must be 0..{inputs.shape[1] - 1} for {inputs.shape[1]} steps")
     batch = _images_at_once(network, inputs.shape[1] + network.depth)
     results = []
     for start in range(0, len(inputs), batch):

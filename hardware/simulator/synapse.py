@@ -10,10 +10,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from gascnn.hardware.simulator.netx_dense import effective_dense
 from gascnn.toolkit.errors import LimitError
 from gascnn.toolkit.lowering.limits import CONV_ACCUMULATOR_BITS
 from gascnn.toolkit.lowering.network import ConvLayer, DenseLayer
+from gascnn.toolkit.lowering.netx_dense import effective_dense
 
 try:
     import torch

@@ -10,9 +10,9 @@ import pytest
 from gascnn.exporters.netx import read_netx, write_netx
 from gascnn.hardware import lava
 from gascnn.hardware.simulator import simulate
-from gascnn.hardware.simulator.netx_dense import effective_dense
 from gascnn.toolkit.errors import LimitError
 from gascnn.toolkit.lowering.network import ConvLayer, CubaNeuron, DenseLayer, InputLayer, NetxNetwork
+from gascnn.toolkit.lowering.netx_dense import effective_dense
 
 pytestmark = pytest.mark.lava
 

@@ -287,6 +287,8 @@ def test_skipped_steps_are_left_out_of_the_count() -> None:
     spikes = np.ones((1, 6, 1), np.uint8)
     assert simulate(network, spikes).output_counts.tolist() == [[6]]
     assert simulate(network, spikes, skip_steps=2).output_counts.tolist() == [[4]]
+    with pytest.raises(UsageError, match=r"skip_steps is 6; it must be 0..5 for 6 steps"):
+        simulate(network, spikes, skip_steps=6)
 
 
 def test_input_neurons_receive_integers_at_their_current() -> None:

@@ -51,7 +51,7 @@ def own_model_options(function: Any) -> Any:
     function = click.option("--weights", type=options.PATH, metavar="FILE",
                             help="Weights of --model: safetensors, or a PyTorch state dict.")(function)  # fmt: skip
     return click.option("--model", "own_model", metavar="PACKAGE:FUNCTION",
-                        help="Your own network, not a bundle: a function that gives an nn.Module.")(function)  # fmt: skip
+                        help="Your own network: a function that gives an nn.Module.")(function)  # fmt: skip
 
 
 @click.command("convert")

@@ -16,7 +16,7 @@ def command() -> None:
 
 
 @command.command("install")
-@click.option("--quiet", is_flag=True, help="Say nothing where it is already there.")
+@click.option("--quiet", is_flag=True, help="Do not say where it is; an installation still tells its progress.")
 @click.option(
     "--fetch-python/--no-fetch-python",
     default=True,
@@ -28,9 +28,7 @@ def install_command(quiet: bool, fetch_python: bool, json_path: Path | None) -> 
     """Find or fetch a Python 3.10 and install Lava there: some minutes and 6 GB, once."""
     from gascnn.hardware.lava import install_lava
 
-    environment = install_lava(
-        quiet, None if quiet else lambda line: click.echo(line, err=True), fetch_python=fetch_python
-    )
+    environment = install_lava(lambda line: click.echo(line, err=True), fetch_python=fetch_python)
     if not quiet:
         say(f"Lava {environment.lava_nc} and lava-dl {environment.lava_dl} run in {environment.python}")
     save_json(json_path, {**vars(environment), "python": str(environment.python)})

@@ -15,6 +15,7 @@ import numpy as np
 from gascnn.toolkit.errors import FormatError, LimitError
 from gascnn.toolkit.lowering import limits
 from gascnn.toolkit.lowering.network import ConvLayer, DenseLayer, NetxNetwork, SynapticLayer, layer_label
+from gascnn.toolkit.lowering.netx_dense import effective_dense
 from gascnn.toolkit.lowering.shapes import conv_output_shape
 
 
@@ -104,15 +105,20 @@ def dense_follows_a_vector(network: NetxNetwork, index: int, layer: SynapticLaye
 
 
 def parameters_broadcast(network: NetxNetwork, index: int, layer: SynapticLayer) -> Iterator[Violation]:
-    """Neuron parameters, biases and self-weights are scalars or one a channel (a neuron, for biases)."""
+    """Neuron parameters are scalars or one a channel, self-weights one a channel, biases that or one a neuron."""
     channels = layer.shape[0]
     neuron = layer.neuron
     named = {"vThMant": neuron.threshold, "iDecay": neuron.current_decay, "vDecay": neuron.voltage_decay}
     for name, value in named.items():
         if np.shape(value) not in ((), (channels,)):
             yield Violation(f"{name} has shape {np.shape(value)}", f"scalar or ({channels},)", "correct it")
+    biases = ((channels,), layer.shape) if isinstance(layer, ConvLayer) else ((channels,), (1,))
+    if layer.bias is not None and layer.bias.shape not in biases:
+        yield Violation(f"bias has shape {layer.bias.shape}", f"{biases[0]} or {biases[1]}", "correct it")
     if layer.self_weight is not None and layer.self_weight.shape != (channels,):
         yield Violation(f"self_weight has shape {layer.self_weight.shape}", f"({channels},)", "correct it")
+    elif layer.self_weight is not None and layer.self_weight.min() < 0:
+        yield Violation(f"self_weight {layer.self_weight.min()}", "0 or more (it is subtracted)", "correct its sign")
     if (layer.self_weight is not None) != (network.reset == "subtract"):
         yield Violation(
             f"{'a' if layer.self_weight is not None else 'no'} self_weight in a network with reset {network.reset}",
@@ -165,6 +171,15 @@ def threshold_in_range(network: NetxNetwork, index: int, layer: SynapticLayer) -
         )
 
 
+def decays_in_range(network: NetxNetwork, index: int, layer: SynapticLayer) -> Iterator[Violation]:
+    """Decays are shares of 4096."""
+    for name, value in (("iDecay", layer.neuron.current_decay), ("vDecay", layer.neuron.voltage_decay)):
+        if np.min(value) < 0 or np.max(value) > limits.DECAY_UNITY:
+            yield Violation(
+                f"{name} {np.min(value)}..{np.max(value)}", f"0..{limits.DECAY_UNITY}", "give it in 1/4096 lost a step"
+            )
+
+
 def bias_in_simulator_range(network: NetxNetwork, index: int, layer: SynapticLayer) -> Iterator[Violation]:
     """Lava's CPU model stores the bias mantissa as int16 and wraps beyond it without a word."""
     if layer.bias is not None and np.abs(layer.bias).max(initial=0) > limits.BIAS_SIMULATOR_MAX:
@@ -188,28 +203,34 @@ def weights_fit_int32(network: NetxNetwork, index: int, layer: SynapticLayer) ->
 
 
 def dense_matrix_survives_netx(network: NetxNetwork, index: int, layer: SynapticLayer) -> Iterator[Violation]:
-    """NetX re-encodes dense weights: all-zero matrices crash it, some one-signed ones come out altered."""
+    """NetX re-encodes dense weights: all-zero matrices crash it, some one-signed ones come out altered.
+
+    Raises:
+        LimitError: a matrix NetX cannot load, or turns into zeros without a word.
+    """
     if not isinstance(layer, DenseLayer):
         return
-    low, high = int(layer.weight.min(initial=0)), int(layer.weight.max(initial=0))
+    low, high = int(layer.weight.min()), int(layer.weight.max())
     if low < limits.WEIGHT_MIN or high > limits.WEIGHT_MAX:
         yield Violation(
             f"dense weights {low}..{high}",
             f"{limits.WEIGHT_MIN}..{limits.WEIGHT_MAX} (NetX clips beyond, or silently drops all of them)",
             "lower the layer's integer scale",
         )
-    if low == high == 0:
-        yield Violation("all weights are zero", "NetX cannot load such a dense layer", "remove the layer")
-    elif high <= 0 and (-low) & (-low - 1) == 0 and low != -1:
+        return
+    effective = effective_dense(layer, layer_label(network, index))
+    pairs = ((layer.weight, effective.weight), (layer.weight_rec, effective.recurrent))
+    if any(s is not None and e is not None and not np.array_equal(s, e >> effective.shift) for s, e in pairs):
         yield Violation(
             f"no positive weight and the smallest is {low}",
-            "NetX halves such weights (a minimum of the form -2^k)",
+            "NetX alters such weights (down to half, for a minimum of the form -2^k)",
             "change the layer's integer scale a little",
         )
 
 
 SIMULATOR_RULES: tuple[Rule, ...] = (
     threshold_in_range,
+    decays_in_range,
     bias_in_simulator_range,
     weights_fit_int32,
     dense_matrix_survives_netx,
@@ -221,7 +242,7 @@ SIMULATOR_RULES: tuple[Rule, ...] = (
 
 def weights_are_eight_bit(network: NetxNetwork, index: int, layer: SynapticLayer) -> Iterator[Violation]:
     """8-bit weights of mixed sign are even integers in -256..254."""
-    low, high = int(layer.weight.min(initial=0)), int(layer.weight.max(initial=0))
+    low, high = int(layer.weight.min()), int(layer.weight.max())
     if low < limits.WEIGHT_MIN or high > limits.WEIGHT_MAX or np.any(layer.weight % limits.WEIGHT_STEP):
         yield Violation(
             f"weights {low}..{high}{' with odd ones' if np.any(layer.weight % 2) else ''}",

@@ -45,7 +45,6 @@ class SpikingReference:
     reset: str
     start: float = 0.0
     bias_mode: str = "input"
-    keep: float = 1.0
     trains: dict = field(default_factory=dict)
     depth: dict = field(default_factory=dict)
 
@@ -114,11 +113,13 @@ class SpikingReference:
         total = driven.shape[1]
         on = self.bias_on(depth, total, steps).view(1, -1, *(1,) * (driven.ndim - 2))
         current = driven + bias * on
-        theta, resistance = torch.tensor(node.v_threshold).double(), torch.tensor(node.r).double()
+        theta, gain, keep = torch.tensor(node.v_threshold).double(), torch.tensor(node.r).double(), 1.0
+        if isinstance(node, nir.LIF):
+            keep, gain = 1.0 - 1.0 / node.tau.flat[0], gain / node.tau.flat[0]
         membrane = (theta * self.start).expand_as(current[:, 0]).clone()
         spikes = torch.zeros_like(current)
         for t in range(total):
-            membrane = membrane * self.keep + current[:, t] * resistance
+            membrane = membrane * keep + current[:, t] * gain
             fired = membrane > theta
             spikes[:, t] = fired
             membrane = torch.where(fired, membrane - theta if self.reset == "subtract" else 0.0, membrane)
@@ -133,12 +134,15 @@ class GraphBuilder:
         shape: of the input.
         reset: ``zero`` gives all neurons one threshold, ``subtract`` one a channel.
         biases: largest absolute bias, even; 0 for none.
+        keep: share of the membrane potential kept each step; LIF neurons if below 1.
+        grade: with ``simulator`` every channel of a convolution has a threshold of its own.
     """
 
-    def __init__(self, seed, shape, reset, biases=0, images=3, steps=20, density=0.4):
+    def __init__(self, seed, shape, reset, biases=0, images=3, steps=20, density=0.4, keep=1.0, grade="hardware"):
         self.rng = np.random.default_rng(seed)
         self.reset, self.biases = reset, biases
-        self.start = 0.5 if reset == "subtract" else 0.0
+        self.keep, self.grade = keep, grade
+        self.start = 0.5 if reset == "subtract" and keep == 1.0 else 0.0
         self.spikes = (self.rng.random((images, steps, *shape)) < density).astype(np.uint8)
         self.nodes = {"in": nir.Input({"input": np.array(shape)})}
         self.edges = []
@@ -194,13 +198,20 @@ class GraphBuilder:
         shape = self.shapes[sources[0]]
         assert all(self.shapes[s] == shape for s in sources)
         ones = np.ones(shape)
-        self.nodes[name] = nir.IF(r=resistance * ones, v_threshold=100 * ones, v_reset=0 * ones)
+        if self.keep == 1.0:
+            self.nodes[name] = nir.IF(r=resistance * ones, v_threshold=100 * ones, v_reset=0 * ones)
+        else:
+            tau = ones / (1.0 - self.keep)
+            self.nodes[name] = nir.LIF(
+                tau=tau, r=resistance * tau, v_leak=0 * ones, v_threshold=100 * ones, v_reset=0 * ones
+            )
         self.edges.extend((s, name) for s in sources)
         self.shapes[name] = shape
         channel = (-1, *(1,) * (len(shape) - 1))
         theta = 100.0 * np.ones(shape[0])
-        if self.reset == "subtract" and not one_threshold:
-            theta = self.rng.integers(60, 127, shape[0]).astype(float)
+        simulator = self.grade == "simulator" and len(shape) == 3
+        if (self.reset == "subtract" or simulator) and not one_threshold:
+            theta = 2.0 * self.rng.integers(30, 63, shape[0])
         node = self.nodes[name]
         node.v_threshold = np.broadcast_to(theta.reshape(channel), shape).copy()
         # Turn the integer weights up or down, all by one whole factor, until a good share of the neurons fires.

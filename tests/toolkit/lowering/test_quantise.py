@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import nir
 import numpy as np
 import pytest
@@ -28,7 +30,7 @@ def chain(shape, *nodes, skips=(), **notes):
     everything = {"in": nir.Input({"input": np.array(shape)}), **dict(zip(names, nodes, strict=True))}
     everything["out"] = nir.Output({"output": np.array(last.v_threshold.shape)})
     path = ["in", *names, "out"]
-    graph = nir.NIRGraph(everything, [*zip(path[:-1], path[1:], strict=True), *skips], type_check=False)
+    graph = nir.NIRGraph(everything, [*pairwise(path), *skips], type_check=False)
     set_graph_notes(graph, GraphNotes(**{"reset": "zero", **notes}))
     return graph
 
@@ -273,7 +275,7 @@ def test_a_plane_of_graded_input_is_repeated_as_spikes(exponent, steps):
 def drifting(steps, peak):
     """One neuron that loses a whole threshold at every step, beside one that fires."""
     weights = dense([[-1.0], [0.6]])
-    return chain((1,), weights, neurons(2, peak=peak), READ, neurons(2, peak=2.0), reset="subtract", steps=steps)
+    return chain((1,), weights, neurons(2, peak=peak), READ, neurons(2, peak=20.0), reset="subtract", steps=steps)
 
 
 def longest(network, steps):
@@ -281,7 +283,7 @@ def longest(network, steps):
 
 
 def test_membranes_seen_in_calibration_stay_within_half_the_state():
-    """64 steps of -1 threshold: theta <= 65535 / 64 = 1023; the read-out, unbounded by that, is not scaled down."""
+    """64 steps of -1 threshold: theta is at most 65535 / 64 = 1023."""
     lowered = lower(drifting(64, 64.0))
     assert lowered.network.layers[0].self_weight.max() <= 1023
     assert lowered.layers[0].state_used <= 0.5
