@@ -45,10 +45,13 @@ class BasicBlock(nn.Module):
         in_channels: channels of the input.
         channels: channels of the output.
         stride: of ``conv1`` and the shortcut, 1 or 2.
+        drop_path: probability, in training alone, that an image takes only the shortcut (stochastic depth: G. Huang
+            et al., ECCV 2016); the others' sum is divided by 1 - drop_path.
     """
 
-    def __init__(self, in_channels: int, channels: int, stride: int = 1) -> None:
+    def __init__(self, in_channels: int, channels: int, stride: int = 1, drop_path: float = 0.0) -> None:
         super().__init__()
+        self.drop_path = drop_path
         self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels)
         self.relu = nn.ReLU()
@@ -64,7 +67,11 @@ class BasicBlock(nn.Module):
         """(n, in_channels, H, W) -> (n, channels, ceil(H / stride), ceil(W / stride))."""
         shortcut = x if self.downsample is None else self.downsample(x)
         y = self.relu(self.bn1(self.conv1(x)))
-        return cast(Tensor, self.relu_out(self.bn2(self.conv2(y)) + shortcut))
+        y = self.bn2(self.conv2(y))
+        if self.training and self.drop_path > 0:
+            kept = torch.rand(len(y), 1, 1, 1) >= self.drop_path
+            y = y * (kept / (1 - self.drop_path))
+        return cast(Tensor, self.relu_out(y + shortcut))
 
 
 class ResNet(nn.Module):
@@ -85,10 +92,13 @@ class ResNet(nn.Module):
         image_size: int = 64,
         stem: str = "auto",
         dropout: float = 0.0,
+        drop_path: float = 0.0,
         zero_init: bool = False,
     ) -> None:
         super().__init__()
-        _check_arguments(blocks, width, classes, channels, image_size, stem, dropout)
+        _check_arguments(blocks, width, classes, channels, image_size, stem)
+        _check_probability("dropout", dropout)
+        _check_probability("drop_path", drop_path)
         stem = automatic_stem(image_size) if stem == "auto" else stem
         self.arguments: dict[str, Any] = {
             "blocks": [int(n) for n in blocks],
@@ -98,6 +108,7 @@ class ResNet(nn.Module):
             "image_size": int(image_size),
             "stem": stem,
             "dropout": float(dropout),
+            "drop_path": float(drop_path),
             "zero_init": bool(zero_init),
         }
         if stem == "imagenet":
@@ -109,10 +120,14 @@ class ResNet(nn.Module):
         self.pool = nn.AvgPool2d(2) if stem == "imagenet" else None
         self.relu = nn.ReLU()
         self.stages = tuple(f"layer{i}" for i in range(1, len(blocks) + 1))
+        # Deeper blocks are dropped more often: from 0 for the first to drop_path for the last.
+        rates = iter(drop_path * i / max(1, sum(blocks) - 1) for i in range(sum(blocks)))
         features = width
         for i, (name, count) in enumerate(zip(self.stages, blocks, strict=True)):
-            self.add_module(name, _stage(features, width * 2**i, count, stride=1 if i == 0 else 2))
-            features = width * 2**i
+            inputs, features = features, width * 2**i
+            stage = [BasicBlock(inputs, features, 1 if i == 0 else 2, next(rates))]
+            stage += [BasicBlock(features, features, 1, next(rates)) for _ in range(count - 1)]
+            self.add_module(name, nn.Sequential(*stage))
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(features, classes)
@@ -146,6 +161,7 @@ def resnet(
     image_size: int = 64,
     stem: str = "auto",
     dropout: float = 0.0,
+    drop_path: float = 0.0,
     zero_init: bool = False,
 ) -> ResNet:
     """Build a residual network.
@@ -159,6 +175,8 @@ def resnet(
         stem: ``small`` (3x3 convolution), ``small-stride2`` (the same with stride 2), ``imagenet`` (7x7, stride 2,
             then 2x2 average pooling before the ReLU), or ``auto`` (see :func:`automatic_stem`).
         dropout: probability of dropping a feature ahead of ``fc``, in [0, 1).
+        drop_path: probability of skipping the last block for an image in training, in [0, 1); it rises evenly from 0
+            for the first block. Evaluation and conversion do not see it.
         zero_init: start the last batch norm of each block at 0, so that a block begins as its shortcut.
 
     Returns:
@@ -175,6 +193,7 @@ def resnet(
         image_size=image_size,
         stem=stem,
         dropout=dropout,
+        drop_path=drop_path,
         zero_init=zero_init,
     )
 
@@ -280,13 +299,8 @@ def count_macs(model: nn.Module, image_shape: Sequence[int]) -> dict[str, int]:
     return counts
 
 
-def _stage(in_channels: int, channels: int, count: int, stride: int) -> nn.Sequential:
-    first = BasicBlock(in_channels, channels, stride)
-    return nn.Sequential(first, *(BasicBlock(channels, channels) for _ in range(count - 1)))
-
-
 def _check_arguments(
-    blocks: Sequence[int], width: int, classes: int, channels: int, image_size: int, stem: str, dropout: float
+    blocks: Sequence[int], width: int, classes: int, channels: int, image_size: int, stem: str
 ) -> None:
     if isinstance(blocks, str) or not isinstance(blocks, Sequence) or not 1 <= len(blocks) <= MAX_STAGES:
         raise ValueError(f"blocks is {blocks!r}; give 1 to {MAX_STAGES} counts, such as (2, 2, 2, 2) for ResNet-18")
@@ -299,8 +313,11 @@ def _check_arguments(
         raise ValueError(f"channels is {channels!r}; allowed: 1 (gray) or 3 (colour); convert the images")
     if stem not in STEMS:
         raise ValueError(f"stem is {stem!r}; allowed: {', '.join(STEMS)}; use auto if in doubt")
-    if isinstance(dropout, bool) or not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
-        raise ValueError(f"dropout is {dropout!r}; allowed: 0 to below 1; use 0 for none")
+
+
+def _check_probability(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
+        raise ValueError(f"{name} is {value!r}; allowed: 0 to below 1; use 0 for none")
 
 
 def _check_integer(name: str, value: object, low: int, high: int, remedy: str = "") -> None:

@@ -35,20 +35,20 @@ class SpikingOutput:
 
 
 class SpikingNetwork(nn.Module):
-    """Feed-forward network of IF or LIF neurons, evaluated population by population over all steps.
+    """Feed-forward network of IF, LIF or CubaLIF neurons, evaluated population by population over all steps.
 
     Without delays: step t of a population sees step t of what feeds it. A deployed network delays every layer by one
     step, which shifts its answer but does not change it.
 
     Args:
-        graph: NIR with Input, Output, Conv2d, Linear, Affine, Scale, AvgPool2d, SumPool2d, Flatten, IF and LIF nodes;
-            edges into one node add up.
-        order: node names, each behind all that feed it.
+        graph: NIR with Input, Output, Conv2d, Linear, Affine, Scale, AvgPool2d, SumPool2d, Flatten, IF, LIF and
+            CubaLIF nodes; edges into one node add up.
+        order: node names, each behind all that feed it, the output last.
         reset: ``zero`` or ``subtract``.
-        dt: length of a step for LIF nodes.
+        dt: length of a step for leaky neurons.
 
     Raises:
-        ValueError: a node of another type.
+        ValueError: a node of another type, or neurons that leak or reset to something else than 0.
     """
 
     def __init__(self, graph: nir.NIRGraph, order: list[str], reset: str, dt: float = 1.0) -> None:
@@ -63,6 +63,9 @@ class SpikingNetwork(nn.Module):
         for name, node in self._order:
             if not isinstance(node, _KNOWN):
                 raise ValueError(f"{name}: NIR node {type(node).__name__} cannot be run here")
+            for what in ("v_leak", "v_reset"):
+                if np.any(getattr(node, what, 0.0)):
+                    raise ValueError(f"{name}: {what} must be 0 to be run here")
 
     @torch.no_grad()
     def forward(self, spikes: Tensor, skip_steps: int = 0) -> SpikingOutput:
@@ -74,16 +77,16 @@ class SpikingNetwork(nn.Module):
         """
         images, steps = spikes.shape[:2]
         signals: dict[str, Tensor] = {}
+        membranes: dict[str, Tensor] = {}
         left = {name: sum(name in sources for sources in self._incoming.values()) for name in self._incoming}
         rates: dict[str, float] = {}
-        membrane = torch.empty(0)
         for name, node in self._order:
             if isinstance(node, nir.Input):
                 signals[name] = spikes.flatten(0, 1)
                 continue
             value = sum((signals[s] for s in self._incoming[name][1:]), signals[self._incoming[name][0]])
-            if isinstance(node, nir.IF | nir.LIF):
-                value, membrane = self._neurons(node, value.view(images, steps, *value.shape[1:]))
+            if isinstance(node, _NEURONS):
+                value, membranes[name] = self._neurons(node, value.view(images, steps, *value.shape[1:]))
                 rates[name] = float(value.mean())
                 value = value.flatten(0, 1)
             elif not isinstance(node, nir.Output):
@@ -94,26 +97,37 @@ class SpikingNetwork(nn.Module):
                 if not left[source]:
                     del signals[source]
         counts = value.view(images, steps, -1)[:, skip_steps:].sum(1)
-        return SpikingOutput(counts, membrane.flatten(1), rates)
+        return SpikingOutput(counts, membranes[self._incoming[name][0]].flatten(1), rates)
 
-    def _neurons(self, node: nir.IF | nir.LIF, current: Tensor) -> tuple[Tensor, Tensor]:
-        """``v[t] = keep v[t-1] + gain current[t]``; spike where v exceeds the threshold; reset."""
-        threshold = _tensor(node.v_threshold)
-        keep, gain = torch.ones(()), _tensor(node.r)
-        if isinstance(node, nir.LIF):
-            share = self.dt / _tensor(node.tau)
-            keep, gain = 1.0 - share, gain * share
+    def _neurons(self, node: nir.IF | nir.LIF | nir.CubaLIF, current: Tensor) -> tuple[Tensor, Tensor]:
+        """``i[t] = keep_i i[t-1] + gain_i x[t]``, ``v[t] = keep_v v[t-1] + gain_v i[t]``; spike; reset.
+
+        IF and LIF keep no current, IF keeps all of its membrane potential.
+        """
+        shape = current.shape[2:]
+        one = torch.ones(())
+        (keep_i, gain_i), (keep_v, gain_v) = (0.0 * one, one), (one, _per_neuron(node.r, shape))
+        if isinstance(node, nir.CubaLIF):
+            share = self.dt / _per_neuron(node.tau_syn, shape)
+            keep_i, gain_i = 1.0 - share, share * _per_neuron(node.w_in, shape)
+        if not isinstance(node, nir.IF):
+            share = self.dt / _per_neuron(node.tau if isinstance(node, nir.LIF) else node.tau_mem, shape)
+            keep_v, gain_v = 1.0 - share, gain_v * share
+        threshold = _per_neuron(node.v_threshold, shape)
         start = float(np.asarray((node.metadata or {}).get(INITIAL_MEMBRANE, 0.0)).ravel()[0])
         membrane = (threshold * start).expand_as(current[:, 0]).clone()
+        synaptic = torch.zeros_like(membrane)
         spikes = torch.empty_like(current)
         for t in range(current.shape[1]):
-            membrane = membrane * keep + current[:, t] * gain
+            synaptic = synaptic * keep_i + current[:, t] * gain_i
+            membrane = membrane * keep_v + synaptic * gain_v
             fired = membrane > threshold
             spikes[:, t] = fired
             membrane = torch.where(fired, membrane - threshold if self.reset == "subtract" else 0.0, membrane)
         return spikes, membrane
 
 
+_NEURONS = (nir.IF, nir.LIF, nir.CubaLIF)
 _KNOWN = (
     nir.Input,
     nir.Output,
@@ -124,13 +138,19 @@ _KNOWN = (
     nir.AvgPool2d,
     nir.SumPool2d,
     nir.Flatten,
-    nir.IF,
-    nir.LIF,
+    *_NEURONS,
 )
 
 
 def _tensor(value: object) -> Tensor:
     return torch.from_numpy(np.array(value, dtype=np.float32))
+
+
+def _per_neuron(value: object, shape: tuple[int, ...]) -> Tensor:
+    """One number, one a channel, or one a neuron, shaped to broadcast over (image, *shape)."""
+    numbers = _tensor(value)
+    one_a_channel = numbers.ndim == 1 and numbers.numel() == shape[0]
+    return numbers.view(-1, *(1,) * (len(shape) - 1)) if one_a_channel else numbers
 
 
 def _pair(value: object) -> tuple[int, int]:
@@ -151,7 +171,7 @@ def _linear(node: nir.NIRNode, value: Tensor) -> Tensor:
     if isinstance(node, nir.Linear):
         return functional.linear(value, _tensor(node.weight))
     if isinstance(node, nir.Scale):
-        return value * _tensor(node.scale)
+        return value * _per_neuron(node.scale, value.shape[1:])
     if isinstance(node, nir.AvgPool2d | nir.SumPool2d):
         kernel = _pair(node.kernel_size)
         pooled = functional.avg_pool2d(value, kernel, _pair(node.stride), _pair(node.padding))

@@ -149,6 +149,28 @@ def test_zero_init_makes_a_block_its_shortcut():
     assert not torch.equal(plain(x), x)
 
 
+def test_drop_path_leaves_images_with_their_shortcut_in_training_alone():
+    torch.manual_seed(0)
+    model = resnet(classes=2, blocks=(2, 1), width=3, image_size=8, drop_path=0.4)
+    blocks = [*model.layer1, *model.layer2]
+    assert [block.drop_path for block in blocks] == pytest.approx([0.0, 0.2, 0.4])
+    block = blocks[1]
+    for norm in (block.bn1, block.bn2):
+        norm.eval()
+    x = torch.rand(1, 3, 8, 8).expand(2000, 3, 8, 8)
+    with torch.no_grad():
+        out = block(x)
+        branch = block.bn2(block.conv2(block.relu(block.bn1(block.conv1(x[:1])))))
+        dropped = torch.tensor([torch.equal(image, x[0]) for image in out])
+        assert 0.15 < float(dropped.float().mean()) < 0.25
+        scaled = (x[0] + branch[0] / 0.8).clamp(min=0)
+        assert all(torch.allclose(image, scaled, atol=1e-5) for image in out[~dropped])
+        block.eval()
+        torch.testing.assert_close(block(x[:1]), (x[:1] + branch).clamp(min=0))
+    traced = torch.fx.symbolic_trace(model.eval())
+    assert not [node for node in traced.graph.nodes if "rand" in str(node.target)]
+
+
 def test_fx_traces_it():
     model = resnet(classes=2, blocks=(1, 1), width=2, image_size=128).eval()
     x = torch.rand(1, 1, 128, 128)
@@ -173,6 +195,7 @@ def test_fx_traces_it():
         ({"stem": "large"}, "stem is 'large'; allowed: auto, small, small-stride2, imagenet"),
         ({"dropout": 1.0}, "dropout is 1.0; allowed: 0 to below 1"),
         ({"dropout": "a"}, "dropout is 'a'"),
+        ({"drop_path": -0.1}, "drop_path is -0.1; allowed: 0 to below 1"),
     ],
 )
 def test_arguments_are_checked(arguments, message):

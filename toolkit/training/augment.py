@@ -142,26 +142,66 @@ def random_erasing(
     return torch.where(covered, _per_image(gray), batch)
 
 
+def _clinical(
+    *,
+    rotation_deg: float,
+    scale: float,
+    translation: float,
+    shear_deg: float,
+    elastic: float,
+    gamma: float,
+    contrast: float,
+    brightness: float,
+    noise: float,
+    erasing: float,
+) -> tuple[Augmentation, ...]:
+    """Another patient position, another scanner, something in the way; mirrored one time in two."""
+    return (
+        partial(
+            random_affine,
+            rotation_deg=rotation_deg,
+            scale=scale,
+            aspect=0.08,
+            translation=translation,
+            shear_deg=shear_deg,
+            flip=True,
+            elastic=elastic,
+        ),
+        partial(random_gamma, gamma=gamma, probability=0.8),
+        partial(random_contrast, contrast=contrast, brightness=brightness, probability=0.8),
+        partial(random_blur, probability=0.25),
+        partial(random_low_resolution, probability=0.15),
+        partial(random_noise, deviation=noise),
+        partial(random_erasing, probability=erasing),
+    )
+
+
 POLICIES: dict[str, tuple[Augmentation, ...]] = {
     "none": (),
     "light": (partial(random_affine, rotation_deg=8.0, scale=0.08, translation=0.06, shear_deg=5.0),),
-    "medical": (
-        partial(
-            random_affine,
-            rotation_deg=20.0,
-            scale=0.2,
-            aspect=0.08,
-            translation=0.08,
-            shear_deg=8.0,
-            flip=True,
-            elastic=0.03,
-        ),
-        partial(random_gamma, gamma=0.35, probability=0.8),
-        partial(random_contrast, contrast=0.3, brightness=0.1, probability=0.8),
-        partial(random_blur, probability=0.25),
-        partial(random_low_resolution, probability=0.15),
-        partial(random_noise, deviation=0.04),
-        partial(random_erasing, probability=0.25),
+    "medical": _clinical(
+        rotation_deg=20.0,
+        scale=0.2,
+        translation=0.08,
+        shear_deg=8.0,
+        elastic=0.03,
+        gamma=0.35,
+        contrast=0.3,
+        brightness=0.1,
+        noise=0.04,
+        erasing=0.25,
+    ),
+    "brain-mri": _clinical(
+        rotation_deg=16.0,
+        scale=0.2,
+        translation=0.064,
+        shear_deg=6.4,
+        elastic=0.02,
+        gamma=0.28,
+        contrast=0.24,
+        brightness=0.08,
+        noise=0.032,
+        erasing=0.2,
     ),
 }
 

@@ -1,7 +1,9 @@
-"""A training run that kills its own process (SIGKILL) where it is told to: ``resumable_run.py FOLDER OPTIONS WHERE``.
+"""Training runs that kill their own process (SIGKILL): ``resumable_run.py OPTIONS FOLDER WHERE [FOLDER WHERE ...]``.
 
-WHERE is ``never``, ``EPOCH:STEP`` (after that step) or ``EPOCH:before-last`` (the epoch's last.safetensors is written
-beside but not yet in place).
+Each pair is a process of its own, one after the other, that begins or resumes the run in FOLDER. WHERE is ``never``,
+``EPOCH:STEP`` (after that step) or ``EPOCH:before-last`` (the epoch's last.safetensors is written beside but not yet in
+place). Prints the exit status of each. The processes are forked before torch has computed anything, so that its
+libraries are loaded once.
 """
 
 import json
@@ -55,6 +57,20 @@ def digits(train, val):
     )
 
 
+def run(folder, options, where):
+    """Train in a child process; its exit status as in subprocess, negative for a signal."""
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    status = 1
+    try:
+        train(MODEL, digits(200, 100), options, folder, resume=True, progress=Killer(where))
+        status = 0
+    finally:
+        os._exit(status)
+
+
 if __name__ == "__main__":
-    options = TrainingOptions.from_dict(json.loads(sys.argv[2]))
-    train(MODEL, digits(200, 100), options, sys.argv[1], resume=True, progress=Killer(sys.argv[3]))
+    chosen = TrainingOptions.from_dict(json.loads(sys.argv[1]))
+    pairs = zip(sys.argv[2::2], sys.argv[3::2], strict=True)
+    sys.stdout.write(json.dumps([run(folder, chosen, where) for folder, where in pairs]))

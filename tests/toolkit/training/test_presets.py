@@ -29,7 +29,7 @@ def digits():
 
 
 def test_the_promised_presets_are_there():
-    assert {"smoke", "small", "paper", "digits", "mnist"} <= set(PRESETS)
+    assert {"smoke", "small", "paper", "digits", "mnist", "brain-mri"} <= set(PRESETS)
     assert all(name == preset.name for name, preset in PRESETS.items())
 
 

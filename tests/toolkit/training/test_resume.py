@@ -28,10 +28,12 @@ EVERYTHING = {
 }
 
 
-def start(folder, options, where):
+def run_in_turn(options, *places):
     # Waiting threads that spin would make this test slow where the processors are shared.
     environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
-    return subprocess.Popen([sys.executable, str(SCRIPT), str(folder), json.dumps(options), where], env=environment)
+    arguments = [sys.executable, str(SCRIPT), json.dumps(options), *(str(item) for place in places for item in place)]
+    done = subprocess.run(arguments, env=environment, check=True, capture_output=True, timeout=300)
+    return json.loads(done.stdout)
 
 
 def assert_same_files(first, second):
@@ -51,16 +53,14 @@ def assert_same_files(first, second):
 @pytest.mark.slow
 def test_a_run_killed_twice_ends_in_the_same_bits(tmp_path):
     options = {**EVERYTHING, "optimizer": "adamw", "threads": 2}
-    straight = start(tmp_path / "straight", options, "never")
-    for where in ("2:3", "3:before-last"):
-        killed = start(tmp_path / "killed", options, where)
-        assert killed.wait(timeout=120) == -signal.SIGKILL
-    assert load_checkpoint(tmp_path / "killed" / "last.safetensors")[1]["epoch"] == 2
-    assert list((tmp_path / "killed").glob(".last.safetensors.*"))
-    assert start(tmp_path / "killed", options, "never").wait(timeout=120) == 0
-    assert straight.wait(timeout=120) == 0
-    assert_same_files(tmp_path / "straight", tmp_path / "killed")
-    assert not list((tmp_path / "killed").glob(".*"))
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    statuses = run_in_turn(options, (straight, "never"), (killed, "2:3"), (killed, "3:before-last"))
+    assert statuses == [0, -signal.SIGKILL, -signal.SIGKILL]
+    assert load_checkpoint(killed / "last.safetensors")[1]["epoch"] == 2
+    assert list(killed.glob(".last.safetensors.*"))
+    assert run_in_turn(options, (killed, "never")) == [0]
+    assert_same_files(straight, killed)
+    assert not list(killed.glob(".*"))
 
 
 class StopAt(Silent):
