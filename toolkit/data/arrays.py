@@ -55,7 +55,7 @@ def array_headers(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]
 _UNEQUAL = "(images of unequal size?); scale them to one size and save them with numpy.savez as one array"
 
 
-def _read_header(member: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:  # noqa: ANN401 - a file-like object
+def _read_header(member: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
     version = np.lib.format.read_magic(member)
     reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = reader(member)
@@ -84,7 +84,7 @@ def read_arrays(path: Path, required: tuple[str, ...], optional: tuple[str, ...]
         raise DataError(f"{shown(path)}: damaged or cut short ({type(error).__name__}); write it anew") from error
 
 
-def read_npz(path: Path, image_size: int | None, channels: int | None) -> RawImages:
+def read_npz(path: Path, image_size: int | None, channels: int | None, framing: str = "whole") -> RawImages:
     """Images and labels a user saved.
 
     Keys: ``images``, (n, H, W), (n, H, W, 3) or (n, C, H, W) with C 1 or 3: uint8 as they are, other integers of at
@@ -97,7 +97,7 @@ def read_npz(path: Path, image_size: int | None, channels: int | None) -> RawIma
     """
     arrays = read_arrays(path, ("images", "labels"), ("class_names", "split", "groups"))
     where = shown(path)
-    images = convert_stack(_images(arrays["images"], where), image_size, channels)
+    images = convert_stack(_images(arrays["images"], where), image_size, channels, framing)
     count = len(images)
     labels = _labels(arrays["labels"], count, where)
     splits = _splits(arrays["split"], count, where) if "split" in arrays else None
@@ -111,7 +111,7 @@ def read_npz(path: Path, image_size: int | None, channels: int | None) -> RawIma
         grouped_by="image" if groups is None else "group",
         splits=splits,
         sha256={"the .npz file": sha256_file(path)},
-        preprocessing=_PREPROCESSING.format(arrays["images"].dtype) + describe_scaling(image_size, channels),
+        preprocessing=_PREPROCESSING.format(arrays["images"].dtype) + describe_scaling(image_size, channels, framing),
     )
 
 

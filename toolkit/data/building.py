@@ -204,6 +204,6 @@ def _check_files(source: str, found: str, recipe: Recipe) -> None:
         )
 
 
-def _save(target: Path, **arrays: Any) -> None:  # noqa: ANN401 - numpy mistakes arrays for its own options
+def _save(target: Path, **arrays: Any) -> None:
     with atomic_path(target) as temporary:
         np.savez_compressed(temporary, **arrays)

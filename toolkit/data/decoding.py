@@ -73,8 +73,10 @@ def read_image(path: Path) -> DecodedFile:
         return _decode(path, kind)
 
 
-def read_images(paths: Iterable[Path], size: tuple[int, int] | None = None) -> list[DecodedFile]:
-    """Decode files on a few threads, in order, each image scaled to ``size`` (height, width) at once if given.
+def read_images(
+    paths: Iterable[Path], size: tuple[int, int] | None = None, framing: str = "whole"
+) -> list[DecodedFile]:
+    """Decode files on a few threads, in order, each image framed and scaled to ``size`` (height, width) if given.
 
     Raises:
         DataError: as :func:`read_image`, for the first file that cannot be read.
@@ -82,16 +84,16 @@ def read_images(paths: Iterable[Path], size: tuple[int, int] | None = None) -> l
     workers = min(_MAX_WORKERS, os.cpu_count() or 1)
     with quiet_decoders(), ThreadPoolExecutor(workers) as pool:
         try:
-            return list(pool.map(partial(_decode_sized, size=size), paths))
+            return list(pool.map(partial(_decode_sized, size=size, framing=framing), paths))
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _decode_sized(path: Path, size: tuple[int, int] | None) -> DecodedFile:
+def _decode_sized(path: Path, size: tuple[int, int] | None, framing: str) -> DecodedFile:
     decoded = _decode(path, image_kind(path) or "")
-    if size is None:
+    if size is None and framing == "whole":
         return decoded
-    frames = [frame.resized(*size) for frame in decoded.frames]
+    frames = [frame.resized(*(size or frame.gray.shape), framing) for frame in decoded.frames]
     return DecodedFile(frames, decoded.sha256, decoded.patient, decoded.burned_in)
 
 

@@ -65,7 +65,7 @@ def read_dicom(content: bytes) -> tuple[list[Frame], str | None, bool]:
     return frames, _patient(dataset), str(dataset.get("BurnedInAnnotation", "")).upper() == "YES"
 
 
-def _check_pixel_data(dataset: Any) -> None:  # noqa: ANN401 - pydicom has no types we can import lazily
+def _check_pixel_data(dataset: Any) -> None:
     if not any(keyword in dataset for keyword in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
         raise DataError("no pixel data in this DICOM file (no image, or damaged); replace or remove it")
     factors = ("Rows", "Columns", "SamplesPerPixel", "NumberOfFrames")
@@ -74,7 +74,7 @@ def _check_pixel_data(dataset: Any) -> None:  # noqa: ANN401 - pydicom has no ty
         raise DataError(f"{size} pixels announced, at most {MAX_PIXELS} are read; split the file")
 
 
-def _check_decoder(pixels: Any, dataset: Any) -> None:  # noqa: ANN401 - as above
+def _check_decoder(pixels: Any, dataset: Any) -> None:
     syntax = dataset.file_meta.TransferSyntaxUID
     if not syntax.is_compressed:
         return
@@ -87,7 +87,7 @@ def _check_decoder(pixels: Any, dataset: Any) -> None:  # noqa: ANN401 - as abov
         raise DataError(f"DICOM compressed {name}; store it uncompressed or as JPEG, JPEG 2000 or RLE")
 
 
-def _patient(dataset: Any) -> str | None:  # noqa: ANN401 - as above
+def _patient(dataset: Any) -> str | None:
     for keyword in ("PatientID", "StudyInstanceUID"):
         value = str(dataset.get(keyword) or "").strip()
         if value:
@@ -95,7 +95,7 @@ def _patient(dataset: Any) -> str | None:  # noqa: ANN401 - as above
     return None
 
 
-def _frame(dataset: Any, index: int, stored: npt.NDArray[Any]) -> Frame:  # noqa: ANN401 - as above
+def _frame(dataset: Any, index: int, stored: npt.NDArray[Any]) -> Frame:
     interpretation = str(dataset.get("PhotometricInterpretation", "MONOCHROME2"))
     bits = int(dataset.get("BitsStored", 8))
     if interpretation == "PALETTE COLOR":
@@ -111,7 +111,7 @@ def _upper_byte(values: npt.NDArray[Any], bits: int) -> npt.NDArray[np.uint8]:
     return np.ascontiguousarray((values >> max(bits - 8, 0)).astype(np.uint8)[..., :3])
 
 
-def _settings(dataset: Any, index: int) -> Any:  # noqa: ANN401 - as above
+def _settings(dataset: Any, index: int) -> Any:
     """What turns stored values of a frame into gray levels, from the file or from its functional groups."""
     sources = [dataset]
     per_frame, shared = dataset.get("PerFrameFunctionalGroupsSequence"), dataset.get("SharedFunctionalGroupsSequence")
@@ -127,7 +127,7 @@ def _settings(dataset: Any, index: int) -> Any:  # noqa: ANN401 - as above
     return settings
 
 
-def _intensity(settings: Any, stored: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:  # noqa: ANN401 - as above
+def _intensity(settings: Any, stored: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     """Stored values to 8 bits: modality transformation, then window or table, else by depth."""
     values, bits = _modality(settings, stored)
     if values.dtype.kind == "f":
@@ -149,7 +149,7 @@ def _ranks(values: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
     return np.unique(values, return_inverse=True)[1].reshape(values.shape).astype(np.int64)
 
 
-def _modality(settings: Any, stored: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], int]:  # noqa: ANN401 - as above
+def _modality(settings: Any, stored: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], int]:
     if settings.get("ModalityLUTSequence"):
         item = settings.ModalityLUTSequence[0]
         values, _, high = _look_up(settings, item, stored.astype(np.int64))
@@ -158,7 +158,7 @@ def _modality(settings: Any, stored: npt.NDArray[Any]) -> tuple[npt.NDArray[Any]
     return values, int(settings.get("BitsStored", 16))
 
 
-def _look_up(settings: Any, item: Any, values: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], int, int]:  # noqa: ANN401
+def _look_up(settings: Any, item: Any, values: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], int, int]:
     """DICOM PS3.3 C.11.1.1 and C.11.2.1.1: the table's answers, and the range they can have.
 
     pydicom's ``apply_voi`` counts positions in the type of the answers and wraps in tables of more than 256 entries
@@ -175,7 +175,7 @@ def _look_up(settings: Any, item: Any, values: npt.NDArray[np.int64]) -> tuple[n
     return table[np.clip(values - first, 0, len(table) - 1)], 0, (1 << depth) - 1
 
 
-def _window(settings: Any, values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:  # noqa: ANN401 - as above
+def _window(settings: Any, values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     window = require("pydicom.pixels", "pydicom", "medical").apply_windowing
     with np.errstate(over="ignore"):
         # The answers below and above every window: the ends of the output range, whatever the function and slope.

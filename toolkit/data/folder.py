@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gascnn.toolkit.data.decoding import KINDS, DecodedFile, image_kind, read_images
+from gascnn.toolkit.data.framing import check_framing
 from gascnn.toolkit.data.pixels import Frame, describe_scaling
 from gascnn.toolkit.data.privacy import shown
 from gascnn.toolkit.data.raw import RawImages, Unit
@@ -50,13 +51,16 @@ def natural_key(name: str) -> list[tuple[int, int, str]]:
     return [(0, int(part), part) if part.isascii() and part.isdigit() else (1, 0, part.casefold()) for part in parts]
 
 
-def read_class_folder(root: Path, size: tuple[int, int] | None, channels: int | None) -> RawImages:
+def read_class_folder(
+    root: Path, size: tuple[int, int] | None, channels: int | None, framing: str = "whole"
+) -> RawImages:
     """Read every image below ``root``.
 
     Args:
         root: the folder.
         size: (height, width) to scale each image to; None keeps the size, which must then be the same for all.
         channels: 1, 3, or None: 3 where more than half of the images are in colour, else 1.
+        framing: what part of each image is taken; see :mod:`gascnn.toolkit.data.framing`.
 
     Raises:
         DataError: no or one class, an empty class, an unreadable file, images of several sizes.
@@ -64,7 +68,7 @@ def read_class_folder(root: Path, size: tuple[int, int] | None, channels: int | 
     items = _scan(root)
     class_names = tuple(sorted({item.class_name for item in items}, key=natural_key))
     codes = {name: code for code, name in enumerate(class_names)}
-    decoded = read_images([item.path for item in items], size)
+    decoded = read_images([item.path for item in items], size, framing)
     owners = np.repeat(np.arange(len(items)), [len(file.frames) for file in decoded])
     digest = hashlib.sha256()
     for item, file in zip(items, decoded, strict=True):
@@ -78,19 +82,20 @@ def read_class_folder(root: Path, size: tuple[int, int] | None, channels: int | 
         grouped_by="patient" if any(file.patient for file in decoded) else _file_unit(decoded),
         splits=_given_splits(items, owners),
         sha256={"every image file, in order, with its class and split": digest.hexdigest()},
-        preprocessing=PREPROCESSING + describe_scaling(None if size is None else size[0], channels),
+        preprocessing=PREPROCESSING + describe_scaling(None if size is None else size[0], channels, framing),
         warnings=_warnings(decoded),
     )
 
 
 def load_folder_images(
-    path: str | os.PathLike[str], image_shape: tuple[int, int, int]
+    path: str | os.PathLike[str], image_shape: tuple[int, int, int], framing: str = "whole"
 ) -> tuple[list[str], npt.NDArray[np.uint8]]:
     """Images without labels, as a model takes them.
 
     Args:
         path: a folder; images in folders below it are read too.
         image_shape: (C, H, W) of the model; each image is scaled to it as a whole.
+        framing: as the model was trained; see :mod:`gascnn.toolkit.data.framing`.
 
     Returns:
         Names relative to the folder, in natural order (``scan.dcm#2`` for the third image of a file that holds
@@ -100,6 +105,7 @@ def load_folder_images(
         DataError: no folder there, no image in it, or a file that cannot be read.
         UsageError: an image shape other than (1 or 3, height, width).
     """
+    check_framing(framing)
     channels, height, width = image_shape
     if channels not in (1, 3) or min(height, width) < 1:
         raise UsageError(f"image shape {image_shape}; (1 or 3, height, width) is needed")
@@ -109,7 +115,7 @@ def load_folder_images(
     files = _images_below(root, (root.resolve(),))
     if not files:
         raise DataError(f"{shown(root)}: no image in it ({KINDS} are read)")
-    decoded = read_images(files, (height, width))
+    decoded = read_images(files, (height, width), framing)
     items = [_Item(file, file.relative_to(root).as_posix(), "", None) for file in files]
     frames = [frame for file in decoded for frame in file.frames]
     return _frame_names(items, decoded), _stack(frames, channels, (height, width), shown(root))

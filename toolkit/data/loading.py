@@ -9,6 +9,7 @@ from pathlib import Path
 from gascnn.toolkit.data.arrays import read_npz
 from gascnn.toolkit.data.dataset import CHANNELS, Dataset
 from gascnn.toolkit.data.folder import read_class_folder
+from gascnn.toolkit.data.framing import check_framing
 from gascnn.toolkit.data.named import NAMED, load_named, locate
 from gascnn.toolkit.data.privacy import shown
 from gascnn.toolkit.data.raw import split_raw
@@ -57,6 +58,7 @@ def load_dataset(
     data_dir: str | os.PathLike[str] | None = None,
     image_size: int | None = None,
     channels: int | None = None,
+    framing: str = "whole",
     seed: int = 0,
 ) -> Dataset:
     """Read a data set.
@@ -67,24 +69,27 @@ def load_dataset(
         data_dir: where to look for named sets first, before ``$GASCNN_DATA`` and the user's cache.
         image_size: scale each whole image to this many pixels in height and width; None keeps the size.
         channels: 1 (gray) or 3 (RGB); None keeps what there is, for a folder that of the majority.
+        framing: ``whole``, or ``foreground``: the square around what is bright, brightness stretched; see
+            :mod:`gascnn.toolkit.data.framing`.
         seed: of the split that is drawn for a folder or file without one. Named sets have a fixed split. Use the
             same seed for training and testing, or test images will have been trained on.
 
     Raises:
         DataError: nothing of that name or path, missing files (with the places looked at), unreadable images, too
             few images or patients for a split.
-        UsageError: an image size or a number of channels that is not allowed.
+        UsageError: an image size, a number of channels or a framing that is not allowed.
     """
     _check_options(image_size, channels, seed)
+    check_framing(framing)
     if name_or_path in NAMED:
-        return load_named(name_or_path, data_dir, image_size, channels)
+        return load_named(name_or_path, data_dir, image_size, channels, framing)
     path = Path(name_or_path).expanduser()
     name = "".join(character for character in path.resolve().name if character.isprintable())
     if path.is_dir():
         size = None if image_size is None else (image_size, image_size)
-        return split_raw(read_class_folder(path, size, channels), name, "a folder of the user's", seed)
+        return split_raw(read_class_folder(path, size, channels, framing), name, "a folder of the user's", seed)
     if path.is_file() and path.suffix.lower() == ".npz":
-        return split_raw(read_npz(path, image_size, channels), path.stem, "an .npz file of the user's", seed)
+        return split_raw(read_npz(path, image_size, channels, framing), path.stem, "an .npz file of the user's", seed)
     if path.exists():
         raise DataError(f"{shown(path)}: neither a folder of class folders nor an .npz file; give one of those")
     raise DataError(

@@ -79,7 +79,11 @@ def locate(name: str, data_dir: str | os.PathLike[str] | None) -> tuple[Path, ..
 
 
 def load_named(
-    name: str, data_dir: str | os.PathLike[str] | None, image_size: int | None, channels: int | None
+    name: str,
+    data_dir: str | os.PathLike[str] | None,
+    image_size: int | None,
+    channels: int | None,
+    framing: str = "whole",
 ) -> Dataset:
     """Read a named set. Its splits are fixed: no seed changes them.
 
@@ -92,7 +96,7 @@ def load_named(
         raise DataError(f"data set {name!r} is not in {places}; run: gascnn data fetch {name}")
     parts, source = NAMED[name].load(paths), find_source(name)
     sets = {
-        split: ImageSet(convert_stack(images, image_size, channels), labels)
+        split: ImageSet(convert_stack(images, image_size, channels, framing), labels)
         for split, (images, labels) in parts.sets.items()
     }
     provenance: dict[str, Any] = {
@@ -102,7 +106,7 @@ def load_named(
         "split": parts.split,
         "order": parts.order,
         "sha256": parts.sha256,
-        "preprocessing": parts.preprocessing + describe_scaling(image_size, channels),
+        "preprocessing": parts.preprocessing + describe_scaling(image_size, channels, framing),
     }
     if source.recipe is not None and parts.images_sha256 is not None:
         provenance["images_as_published"] = parts.images_sha256 == source.recipe.images_sha256

@@ -46,7 +46,7 @@ def read_nifti(path: Path) -> list[Frame]:
     return _frames(volume, stored, unscaled=_is_unscaled(image))
 
 
-def _middle(image: Any, shape: tuple[int, ...]) -> npt.NDArray[Any]:  # noqa: ANN401 - nibabel has no types
+def _middle(image: Any, shape: tuple[int, ...]) -> npt.NDArray[Any]:
     if len(shape) == 2:
         flat: npt.NDArray[Any] = np.asanyarray(image.dataobj)
         return flat.reshape(*shape, 1)
@@ -58,7 +58,7 @@ def _middle(image: Any, shape: tuple[int, ...]) -> npt.NDArray[Any]:  # noqa: AN
     return volume
 
 
-def _is_unscaled(image: Any) -> bool:  # noqa: ANN401 - nibabel has no types
+def _is_unscaled(image: Any) -> bool:
     return float(image.dataobj.slope) == 1 and float(image.dataobj.inter) == 0
 
 

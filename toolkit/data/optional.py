@@ -8,7 +8,7 @@ from typing import Any
 from gascnn.toolkit.errors import DataError
 
 
-def require(module: str, package: str, extra: str) -> Any:  # noqa: ANN401 - a module has no better type
+def require(module: str, package: str, extra: str) -> Any:
     """Import ``module``, or say in one line what to install.
 
     Args:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gascnn.toolkit.data.framing import foreground
 from gascnn.toolkit.data.optional import require
 from gascnn.toolkit.errors import DataError
 
@@ -38,10 +39,12 @@ class Frame:
             return np.broadcast_to(self.gray, (3, *self.gray.shape))
         return np.ascontiguousarray(self.color.transpose(2, 0, 1))
 
-    def resized(self, height: int, width: int) -> Frame:
-        """The whole image scaled to (``height``, ``width``); the aspect ratio is not kept."""
-        color = None if self.color is None else resize(self.color, height, width)
-        return Frame(resize(self.gray, height, width), color)
+    def resized(self, height: int, width: int, framing: str = "whole") -> Frame:
+        """The image, or its foreground, scaled to (``height``, ``width``); the aspect ratio is not kept."""
+        gray, color = self.gray, self.color
+        if framing == "foreground":
+            gray, color = foreground(gray, gray), None if color is None else foreground(color, gray)
+        return Frame(resize(gray, height, width), None if color is None else resize(color, height, width))
 
 
 def frame_from_rgb(rgb: npt.NDArray[np.uint8]) -> Frame:
@@ -150,8 +153,12 @@ def resize(image: npt.NDArray[np.uint8], height: int, width: int) -> npt.NDArray
     return np.array(picture.resize((width, height), across))
 
 
-def convert_stack(images: npt.NDArray[np.uint8], image_size: int | None, channels: int | None) -> npt.NDArray[np.uint8]:
-    """Resize and recolour (n, C, H, W) images; None leaves a property as it is."""
+def convert_stack(
+    images: npt.NDArray[np.uint8], image_size: int | None, channels: int | None, framing: str = "whole"
+) -> npt.NDArray[np.uint8]:
+    """Frame, resize and recolour (n, C, H, W) images; None leaves a property as it is."""
+    if framing != "whole":
+        images = _framed_stack(images, (image_size, image_size) if image_size is not None else None, framing)
     wanted = images.shape[1] if channels is None else channels
     if images.shape[1] == 3 and wanted == 1:
         images = np.stack([luma(np.ascontiguousarray(rgb.transpose(1, 2, 0))) for rgb in images])[:, None]
@@ -164,7 +171,18 @@ def convert_stack(images: npt.NDArray[np.uint8], image_size: int | None, channel
     return np.repeat(images, 3, axis=1) if wanted > images.shape[1] else np.ascontiguousarray(images)
 
 
-def describe_scaling(image_size: int | None, channels: int | None) -> str:
+def _framed_stack(images: npt.NDArray[np.uint8], size: tuple[int, int] | None, framing: str) -> npt.NDArray[np.uint8]:
+    height, width = size or images.shape[2:]
+    result = np.empty((*images.shape[:2], height, width), np.uint8)
+    for index, planes in enumerate(images):
+        rgb = np.ascontiguousarray(planes.transpose(1, 2, 0))
+        frame = Frame(planes[0]) if len(planes) == 1 else Frame(luma(rgb), rgb)
+        result[index] = frame.resized(height, width, framing).channels(len(planes))
+    return result
+
+
+def describe_scaling(image_size: int | None, channels: int | None, framing: str = "whole") -> str:
     """What was asked of :func:`convert_stack`, to go behind a description of the preprocessing."""
+    cut = "" if framing == "whole" else "; cut to the square around the foreground, brightness stretched"
     size = "" if image_size is None else f"; scaled to {image_size}x{image_size} (box filter down, bilinear up)"
-    return size + ("" if channels is None else f"; {channels} channel{'s' if channels > 1 else ''}")
+    return cut + size + ("" if channels is None else f"; {channels} channel{'s' if channels > 1 else ''}")

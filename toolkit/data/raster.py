@@ -42,13 +42,13 @@ def read_raster(content: bytes) -> list[Frame]:
     return frames
 
 
-def _check_size(image: Any, limit: int | None) -> None:  # noqa: ANN401 - Pillow is imported lazily
+def _check_size(image: Any, limit: int | None) -> None:
     # Pillow itself only warns up to twice this number, and does not look at the later pages of a TIFF.
     if limit is not None and image.width * image.height > limit:
         raise DataError(f"{image.width}x{image.height} pixels, {limit} at most are read; scale the image down")
 
 
-def _frame(image: Any) -> Frame:  # noqa: ANN401 - Pillow is imported lazily
+def _frame(image: Any) -> Frame:
     image = require("PIL.ImageOps", "Pillow", "train").exif_transpose(image)
     if image.mode in _DEEP_MODES:
         return Frame(to_uint8(np.array(image)))
@@ -59,6 +59,6 @@ def _frame(image: Any) -> Frame:  # noqa: ANN401 - Pillow is imported lazily
     return frame_from_rgb(np.array(image.convert("RGB")))
 
 
-def _over_black(image: Any) -> Any:  # noqa: ANN401 - Pillow is imported lazily
+def _over_black(image: Any) -> Any:
     pillow = require("PIL.Image", "Pillow", "train")
     return pillow.alpha_composite(pillow.new("RGBA", image.size, (0, 0, 0, 255)), image).convert("RGB")
