@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from importlib import import_module
@@ -81,6 +82,8 @@ def export_main(arguments: list[str] | None = None) -> None:
 def dispatch(command: click.Command, arguments: list[str], name: str) -> None:
     """Run a click command; errors become one line on standard error and an exit status."""
     debug = "--debug" in arguments
+    # Threads that wait by spinning starve whatever else runs on a shared machine; read when torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         # --debug may stand before or behind the command's name.
         left = [a for a in arguments if a != "--debug"]
