@@ -19,10 +19,13 @@ def write_nir(graph: nir.NIRGraph, path: str | os.PathLike[str]) -> None:
 
     Raises:
         DataError: the disk is full or the place cannot be written.
-        FormatError: the ``nir`` package did not preserve the graph.
+        FormatError: the ``nir`` package cannot write the graph, or did not preserve it.
     """
     buffer = io.BytesIO()
-    nir.write(buffer, graph)
+    try:
+        nir.write(buffer, graph)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise FormatError(f"{path}: the nir package cannot write this graph ({_first_line(error)})") from error
     difference = first_difference(graph, nir.read(io.BytesIO(buffer.getvalue()), type_check=False))
     if difference:
         raise FormatError(f"{path}: NIR did not keep the graph: {difference}; nothing was written")
@@ -43,8 +46,9 @@ def read_nir(path: str | os.PathLike[str]) -> nir.NIRGraph:
         # Shapes are inferred anew by the reader of the graph: nir's own check fails on grouped convolutions.
         graph = nir.read(source, type_check=False)
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise FormatError(f"{source}: not a readable NIR file ({reason})") from error
+        if "type_check" in str(error):  # what nir passes on, only graphs take
+            raise FormatError(f"{source}: holds a single node, not a graph") from error
+        raise FormatError(f"{source}: not a readable NIR file ({_first_line(error)})") from error
     if not isinstance(graph, nir.NIRGraph):
         raise FormatError(f"{source}: holds a single {type(graph).__name__} node, not a graph")
     topological_order(graph)
@@ -53,6 +57,11 @@ def read_nir(path: str | os.PathLike[str]) -> nir.NIRGraph:
             if isinstance(value, np.ndarray) and value.dtype.kind == "f" and not np.all(np.isfinite(value)):
                 raise FormatError(f"{source}: {name}.{field} holds NaN or infinity")
     return graph
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
 
 
 def first_difference(left: nir.NIRGraph, right: nir.NIRGraph) -> str:

@@ -48,7 +48,8 @@ class SpikingNetwork(nn.Module):
         dt: length of a step for leaky neurons.
 
     Raises:
-        ValueError: a node of another type, or neurons that leak or reset to something else than 0.
+        ValueError: a node of another type or that nothing feeds, neurons that leak or reset to something else than
+            0, or an output that is not neurons.
     """
 
     def __init__(self, graph: nir.NIRGraph, order: list[str], reset: str, dt: float = 1.0) -> None:
@@ -66,6 +67,10 @@ class SpikingNetwork(nn.Module):
             for what in ("v_leak", "v_reset"):
                 if np.any(getattr(node, what, 0.0)):
                     raise ValueError(f"{name}: {what} must be 0 to be run here")
+            if not self._incoming[name] and not isinstance(node, nir.Input):
+                raise ValueError(f"{name}: nothing feeds this node")
+        if any(not isinstance(graph.nodes[source], _NEURONS) for source in self._incoming[order[-1]]):
+            raise ValueError(f"{order[-1]}: only neurons can be read out")
 
     @torch.no_grad()
     def forward(self, spikes: Tensor, skip_steps: int = 0) -> SpikingOutput:
@@ -100,31 +105,36 @@ class SpikingNetwork(nn.Module):
         return SpikingOutput(counts, membranes[self._incoming[name][0]].flatten(1), rates)
 
     def _neurons(self, node: nir.IF | nir.LIF | nir.CubaLIF, current: Tensor) -> tuple[Tensor, Tensor]:
-        """``i[t] = keep_i i[t-1] + gain_i x[t]``, ``v[t] = keep_v v[t-1] + gain_v i[t]``; spike; reset.
+        """``v[t] = keep v[t-1] + gain current[t]``; spike where v exceeds the threshold; reset.
 
-        IF and LIF keep no current, IF keeps all of its membrane potential.
+        CubaLIF filters its current first; IF keeps all of its membrane potential.
         """
         shape = current.shape[2:]
-        one = torch.ones(())
-        (keep_i, gain_i), (keep_v, gain_v) = (0.0 * one, one), (one, _per_neuron(node.r, shape))
+        keep, gain = torch.ones(()), _per_neuron(node.r, shape)
         if isinstance(node, nir.CubaLIF):
             share = self.dt / _per_neuron(node.tau_syn, shape)
-            keep_i, gain_i = 1.0 - share, share * _per_neuron(node.w_in, shape)
+            current = _filtered(current * (share * _per_neuron(node.w_in, shape)), 1.0 - share)
         if not isinstance(node, nir.IF):
             share = self.dt / _per_neuron(node.tau if isinstance(node, nir.LIF) else node.tau_mem, shape)
-            keep_v, gain_v = 1.0 - share, gain_v * share
+            keep, gain = 1.0 - share, gain * share
         threshold = _per_neuron(node.v_threshold, shape)
         start = float(np.asarray((node.metadata or {}).get(INITIAL_MEMBRANE, 0.0)).ravel()[0])
         membrane = (threshold * start).expand_as(current[:, 0]).clone()
-        synaptic = torch.zeros_like(membrane)
         spikes = torch.empty_like(current)
         for t in range(current.shape[1]):
-            synaptic = synaptic * keep_i + current[:, t] * gain_i
-            membrane = membrane * keep_v + synaptic * gain_v
+            membrane = membrane * keep + current[:, t] * gain
             fired = membrane > threshold
             spikes[:, t] = fired
             membrane = torch.where(fired, membrane - threshold if self.reset == "subtract" else 0.0, membrane)
         return spikes, membrane
+
+
+def _filtered(current: Tensor, keep: Tensor) -> Tensor:
+    """``i[t] = keep i[t-1] + current[t]`` along the second axis."""
+    steps = [current[:, 0]]
+    for t in range(1, current.shape[1]):
+        steps.append(steps[-1] * keep + current[:, t])
+    return torch.stack(steps, dim=1)
 
 
 _NEURONS = (nir.IF, nir.LIF, nir.CubaLIF)

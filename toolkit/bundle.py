@@ -120,8 +120,8 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
 
 def _read_description(path: Path) -> dict[str, Any]:
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+        values = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+    except (ValueError, OSError, RecursionError) as error:
         raise FormatError(f"{path}: not readable JSON ({error})") from error
     if not isinstance(values, dict) or values.get("schema") != SCHEMA:
         found = values.get("schema") if isinstance(values, dict) else type(values).__name__
@@ -130,7 +130,7 @@ def _read_description(path: Path) -> dict[str, Any]:
         "kind": values.get("kind") in ("ann", "snn"),
         "architecture": isinstance(values.get("architecture"), dict),
         "image_shape": _positive_integers(values.get("image_shape"), 3),
-        "pixel_max": isinstance(values.get("pixel_max"), int) and values["pixel_max"] > 0,
+        "pixel_max": _positive_integers([values.get("pixel_max")], 1),
         "classes": isinstance(values.get("classes"), list) and all(isinstance(c, str) for c in values["classes"]),
         "metrics": isinstance(values.get("metrics"), dict),
         "provenance": isinstance(values.get("provenance"), dict),
@@ -142,5 +142,9 @@ def _read_description(path: Path) -> dict[str, Any]:
     return values
 
 
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"it holds {name}")
+
+
 def _positive_integers(value: object, count: int) -> bool:
-    return isinstance(value, list) and len(value) == count and all(isinstance(n, int) and n > 0 for n in value)
+    return isinstance(value, list) and len(value) == count and all(type(n) is int and n > 0 for n in value)

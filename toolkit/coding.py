@@ -47,12 +47,18 @@ def encode(
 
     Raises:
         DataError: images of another shape or type, or brighter than ``pixel_max``.
-        UsageError: unknown coding, or ``steps`` below 1.
+        UsageError: unknown coding, ``steps`` or ``pixel_max`` below 1, or a negative seed.
     """
     if coding not in get_args(Coding):
         raise UsageError(f"unknown input coding {coding!r}; known: {', '.join(get_args(Coding))}")
-    if steps < 1:
-        raise UsageError(f"steps is {steps}; it must be at least 1")
+    for name, value, least in (
+        ("steps", steps, 1),
+        ("pixel_max", pixel_max, 1),
+        ("seed", seed, 0),
+        ("first", first, 0),
+    ):
+        if value < least:
+            raise UsageError(f"{name} is {value}; it must be at least {least}")
     if images.ndim != 4 or images.dtype != np.uint8:
         raise DataError(f"images are {images.dtype} of shape {images.shape}; expected uint8 (image, C, H, W)")
     if images.size and int(images.max()) > pixel_max:
@@ -69,9 +75,14 @@ def _regular(images: npt.NDArray[np.uint8], steps: int, seed: int, pixel_max: in
     offset = np.random.default_rng(seed).random()
     axes = np.ogrid[tuple(slice(n) for n in images.shape[1:])]
     phase = sum(a * r for a, r in zip(axes, _RECURRENCE, strict=True)) + offset
-    start = np.floor((phase % 1.0) * pixel_max).astype(np.int64)
-    reached = images[:, None].astype(np.int64) * np.arange(steps + 1).reshape(1, -1, 1, 1, 1) + start
-    return np.diff(reached // pixel_max, axis=1).astype(np.uint8)
+    reached = np.empty(images.shape, dtype=np.int64)
+    reached[:] = np.floor((phase % 1.0) * pixel_max)
+    spikes = np.empty((len(images), steps, *images.shape[1:]), dtype=np.uint8)
+    for step in range(steps):
+        reached += images
+        spikes[:, step] = fires = reached >= pixel_max
+        reached -= fires * pixel_max
+    return spikes
 
 
 def _bernoulli(

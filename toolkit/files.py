@@ -40,26 +40,18 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     Raises:
         DataError: the disk is full, or the folder cannot be written; neither file exists then.
-        UsageError: ``path`` is a folder.
+        UsageError: ``path`` is a folder, or a device such as ``/dev/null``.
     """
     target = Path(path)
     if target.is_dir():
         raise UsageError(f"{target} is a folder; give the name of a file to write")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    except OSError as error:
-        raise _explain(error, target) from error
-    try:
-        temporary = folder / target.name
+    if target.exists() and not target.is_file():
+        raise UsageError(f"{target} is not a regular file; give the name of a file to write")
+    with _beside(target) as holder:
+        temporary = holder / target.name
         yield temporary
-        with open(temporary, "rb") as handle:
-            os.fsync(handle.fileno())
+        _flush(temporary)
         os.replace(temporary, target)
-    except OSError as error:
-        raise _explain(error, target) from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -75,7 +67,7 @@ def atomic_folder(path: str | os.PathLike[str], marker: str) -> Iterator[Path]:
         An empty folder beside it to write into.
 
     Raises:
-        DataError: the disk is full, or the place cannot be written.
+        DataError: the disk is full, or the place cannot be written; an older folder is there as before.
         UsageError: ``path`` is an existing file, or a folder with other things in it.
     """
     target = Path(path)
@@ -83,22 +75,45 @@ def atomic_folder(path: str | os.PathLike[str], marker: str) -> Iterator[Path]:
         raise UsageError(f"{target} is a file; give the name of a folder to write")
     if target.is_dir() and any(target.iterdir()) and not (target / marker).exists():
         raise UsageError(f"{target} holds other files (no {marker} in it); give the name of a new folder")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        holder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    except OSError as error:
-        raise _explain(error, target) from error
-    try:
+    with _beside(target) as holder:
         fresh, old = holder / "new", holder / "old"
         fresh.mkdir()
         yield fresh
+        for written in fresh.rglob("*"):
+            if written.is_file():
+                _flush(written)
         if target.exists():
             os.replace(target, old)
-        os.replace(fresh, target)
+        try:
+            os.replace(fresh, target)
+        except OSError:
+            if old.exists():
+                os.replace(old, target)
+            raise
+
+
+@contextlib.contextmanager
+def _beside(target: Path) -> Iterator[Path]:
+    """A temporary folder beside ``target``, gone at the end; so are folders made for it, if nothing came of it."""
+    missing = [folder for folder in target.parents if not folder.exists()]
+    holder: Path | None = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        holder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        yield holder
     except OSError as error:
         raise _explain(error, target) from error
     finally:
-        shutil.rmtree(holder, ignore_errors=True)
+        if holder is not None:
+            shutil.rmtree(holder, ignore_errors=True)
+        for folder in missing:
+            with contextlib.suppress(OSError):  # not empty: something did come of it
+                folder.rmdir()
+
+
+def _flush(path: Path) -> None:
+    with open(path, "rb") as handle:
+        os.fsync(handle.fileno())
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:

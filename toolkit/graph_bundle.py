@@ -124,7 +124,8 @@ def _unpack(value: Any, tensors: dict[str, npt.NDArray[np.generic]]) -> Any:
     if isinstance(value, dict):
         if "tensor" in value:
             return tensors[value["tensor"]]
-        if "constant" in value:
-            return np.broadcast_to(np.array(value["constant"], dtype=value["dtype"]), value["shape"])
-        return np.array(value["array"], dtype=value["dtype"])
+        array = np.array(value["constant" if "constant" in value else "array"], dtype=value["dtype"])
+        if array.dtype.kind not in "biuf" or not np.all(np.isfinite(array)):
+            raise ValueError(f"an array of type {array.dtype} that is not finite numbers")
+        return np.broadcast_to(array, value["shape"]) if "constant" in value else array
     return tuple(value) if isinstance(value, list) else value

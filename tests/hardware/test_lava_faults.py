@@ -72,8 +72,16 @@ def assert_nothing_left(temporary):
 def lava_processes(temporary):
     """The worker, and the processes of Lava it forked, less the guardian, which has a process group of its own."""
     workers = [pid for pid, line in processes_of(temporary).items() if str(supervisor.WORKER) in line]
-    worker = next(pid for pid in workers if os.getsid(pid) == pid)
-    return worker, [pid for pid in workers if pid != worker and os.getpgid(pid) == worker]
+    worker = next(pid for pid in workers if _asked(os.getsid, pid) == pid)
+    return worker, [pid for pid in workers if pid != worker and _asked(os.getpgid, pid) == worker]
+
+
+def _asked(question, pid):
+    """None if the process has ended since it was listed: those of an image's graph end at any time."""
+    try:
+        return question(pid)
+    except ProcessLookupError:
+        return None
 
 
 def patched(tmp_path, code):

@@ -11,6 +11,8 @@ from torch import Tensor
 from gascnn.toolkit.conversion.ir import OpGraph, evaluate
 from gascnn.toolkit.errors import DataError, UsageError
 
+_ELEMENTS_AT_ONCE = 16_000_000
+
 
 def activation_percentiles(
     graph: OpGraph,
@@ -29,7 +31,7 @@ def activation_percentiles(
         images: (image, C, H, W) float in 0..1.
         names: operations to record.
         percentile: in (50, 100].
-        batch_size: images at once.
+        batch_size: images at once, at most; fewer where their activations are large.
         progress: called with the number of images done.
 
     Returns:
@@ -44,6 +46,7 @@ def activation_percentiles(
     if len(images) == 0:
         raise DataError("no images to calibrate with; give at least one")
     largest: dict[str, Tensor] = {}
+    batch_size = max(1, min(batch_size, _ELEMENTS_AT_ONCE // sum(math.prod(graph.ops[n].shape) for n in names)))
     for start in range(0, len(images), batch_size):
         found = evaluate(graph, images[start : start + batch_size], set(names))
         for name, value in found.items():

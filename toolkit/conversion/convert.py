@@ -76,6 +76,14 @@ class ConversionOptions:
             raise UsageError(f"leak is {self.leak}; the share kept each step must be above 0 and at most 1")
         if not 0 <= self.skip_steps < self.steps:
             raise UsageError(f"skip_steps is {self.skip_steps}; it must be 0..{self.steps - 1}")
+        start = self.initial_membrane
+        if start is not None and not 0.0 <= start <= 1.0:
+            raise UsageError(f"initial_membrane is {start}; it must be a share of the threshold, 0..1")
+        if start and (self.reset == "zero" or self.leak < 1.0):
+            raise UsageError(
+                f"initial_membrane is {start}; the target holds it as a shifted threshold, which only reset subtract "
+                "without a leak allows; leave it 0"
+            )
         if self.fit_images < 1 or self.calibration_images < 1:
             raise UsageError("calibration needs at least one image")
         return self
@@ -141,7 +149,7 @@ def convert(
     Raises:
         ConversionError: operations that cannot be converted, all named, or a topology NetX cannot hold.
         DataError: images of another shape or type.
-        UsageError: options out of range.
+        UsageError: options out of range, or class names that do not fit the outputs.
     """
     options = (options or ConversionOptions()).checked()
     if images.ndim != 4 or images.dtype != np.uint8 or len(images) == 0:
@@ -149,6 +157,9 @@ def convert(
     tell = progress or (lambda what, done, of: None)
     shape = (images.shape[1], images.shape[2], images.shape[3])
     graph = trace(model, shape)
+    outputs = graph.output.shape[0]
+    if classes and len(classes) != outputs:
+        raise UsageError(f"{len(classes)} class names for a network of {outputs} outputs; give one each")
     for rewrite in PASSES:
         rewrite(graph)
     chosen = torch.from_numpy(images[: options.calibration_images].astype(np.float32) / pixel_max)
@@ -158,7 +169,7 @@ def convert(
         percentiles = activation_percentiles(
             graph, chosen, populations, options.percentile, progress=lambda n: tell("calibrating", n, len(chosen))
         )
-        few = images[: options.fit_images]
+        few = images[: min(options.fit_images, options.calibration_images)]
         inputs = torch.from_numpy(encode(few, options.coding, options.steps, seed=options.seed, pixel_max=pixel_max))
         if options.coding == "constant":
             inputs = inputs.to(torch.float32) / pixel_max
@@ -190,8 +201,8 @@ def convert(
 def _check_faithful(graph: OpGraph, model: nn.Module, images: torch.Tensor) -> None:
     """The operations must compute what the model computes: nothing was skipped or misread."""
     with torch.no_grad():
-        expected = model.eval()(images)
-        found = evaluate(graph, images, {"output"})["output"]
+        expected = model.eval()(images.clone())  # a model may overwrite its input
+        found = evaluate(graph, images, {graph.output.name})[graph.output.name]
     scale = float(expected.abs().max())
     # A softmax at the output was dropped: compare what it would have been given, up to a constant.
     if bool((expected >= 0).all()) and bool(torch.allclose(expected.sum(1), torch.ones(len(expected)), atol=1e-4)):

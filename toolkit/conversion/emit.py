@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import Counter
+
 import nir
 import numpy as np
 import numpy.typing as npt
@@ -43,9 +46,9 @@ class _Emitter:
                 self._nodes[op.name] = nir.Input({"input": np.array(op.shape)})
             elif op.kind == "neurons":
                 self._population(op)
-        output = self._graph.ops["output"]
-        self._nodes["output"] = nir.Output({"output": np.array(output.shape)})
-        self._edges.append((output.inputs[0], "output"))
+        output = self._graph.output
+        self._nodes[output.name] = nir.Output({"output": np.array(output.shape)})
+        self._edges.append((output.inputs[0], output.name))
         result = nir.NIRGraph(nodes=self._nodes, edges=self._edges, type_check=False)
         set_graph_notes(result, notes)
         return result
@@ -80,32 +83,52 @@ class _Emitter:
             node = nir.Affine(np.eye(size, dtype=np.float32), np.full(size, offset, dtype=np.float32))
         else:
             node = _depthwise(np.ones(op.shape[0]), np.full(op.shape[0], offset), op.shape)
-        return self._add(f"{op.name}_offset", node, sources)
+        return self._add(f"{op.name}@offset", node, sources)
 
     def _value(self, name: str, factor: Tensor | None, consumer: str) -> list[str]:
-        """Names of nodes whose sum is ``factor`` (one number a channel) times the operation's value."""
+        """Names of nodes whose sum is ``factor`` (one number, or one a channel) times the operation's value."""
         op = self._graph.ops[name]
         if op.kind in ("neurons", "input"):
             return self._spikes(op, factor, consumer)
         if op.kind == "add":
-            return [s for i in op.inputs for s in self._value(i, factor, consumer)]
+            return self._sum(op, factor, consumer)
         node_name = f"{name}@{consumer}" if name in self._nodes else name
         if op.kind == "avgpool":
             sources = self._value(op.inputs[0], factor, consumer)
             pooled = self._add(
                 node_name, nir.AvgPool2d(*(np.array(p) for p in (op.kernel, op.stride, op.padding))), sources
             )
-            return [pooled] if len(op.shape) == 3 else [self._flattened(op, pooled, (op.shape[0], 1, 1))]
+            return [pooled] if len(op.shape) == 3 else [self._flat(f"{pooled}@flat", (op.shape[0], 1, 1), [pooled])]
         if op.kind == "flatten":
-            before = self._graph.ops[op.inputs[0]]
-            if factor is not None:
-                raise AssertionError("a factor a neuron cannot pass a flatten")  # marked neurons read linear layers
-            sources = self._value(before.name, None, consumer)
-            return [self._add(node_name, nir.Flatten({"input": np.array(before.shape)}, 0, -1), sources)]
+            return [self._flatten(op, node_name, factor, consumer)]
         return [self._weighted(op, node_name, factor, consumer)]
 
-    def _flattened(self, op: Op, source: str, shape: tuple[int, ...]) -> str:
-        return self._add(f"{source}_flat", nir.Flatten({"input": np.array(shape)}, 0, -1), [source])
+    def _sum(self, op: Op, factor: Tensor | None, consumer: str) -> list[str]:
+        """What is added up, each once: a node cannot feed another twice."""
+        names: list[str] = []
+        waiting = list(op.inputs)
+        while waiting:
+            inner = self._graph.ops[waiting.pop(0)]
+            if inner.kind == "add":
+                waiting = [*inner.inputs, *waiting]
+            else:
+                names.append(inner.name)
+        one = torch.ones(1, dtype=torch.float64) if factor is None else factor
+        times = Counter(names)
+        return [s for n in times for s in self._value(n, factor if times[n] == 1 else one * times[n], consumer)]
+
+    def _flatten(self, op: Op, name: str, factor: Tensor | None, consumer: str) -> str:
+        """Flatten; a factor a neuron comes behind it, one for all or for channels of one value ahead of it."""
+        before = self._graph.ops[op.inputs[0]]
+        ahead = factor is None or factor.numel() == 1 or op.shape[0] == before.shape[0]
+        sources = self._value(before.name, factor if ahead else None, consumer)
+        flat = self._flat(name, before.shape, sources)
+        if ahead or factor is None:
+            return flat
+        return self._add(f"{flat}@scale", nir.Scale(factor.numpy().astype(np.float32)), [flat])
+
+    def _flat(self, name: str, shape: tuple[int, ...], sources: list[str]) -> str:
+        return self._add(name, nir.Flatten({"input": np.array(shape)}, 0, -1), sources)
 
     def _spikes(self, op: Op, factor: Tensor | None, consumer: str) -> list[str]:
         """Spikes as activations, times ``factor``."""
@@ -116,7 +139,7 @@ class _Emitter:
             return [op.name]
         scale = total.numpy().astype(np.float32).reshape(-1, *(1,) * (len(op.shape) - 1))
         node = nir.Scale(np.broadcast_to(scale, op.shape))
-        return [self._add(f"{op.name}_to_{consumer}", node, [op.name])]
+        return [self._add(f"{op.name}@{consumer}", node, [op.name])]
 
     def _decode(self, op: Op) -> Tensor | None:
         return self._scales[op.name].decode.double() if op.kind == "neurons" else None
@@ -140,7 +163,10 @@ class _Emitter:
         numbers, offsets = weight.numpy().astype(np.float32), bias.numpy().astype(np.float32)
         return self._add(node_name, _node(op, numbers, offsets, before.shape), sources)
 
-    def _add(self, name: str, node: nir.NIRNode, sources: list[str]) -> str:
+    def _add(self, wanted: str, node: nir.NIRNode, sources: list[str]) -> str:
+        """Add a node under the first free name; operations' own names have no @ in them."""
+        names = (wanted if i == 0 else f"{wanted}@{i}" for i in itertools.count())
+        name = next(n for n in names if n not in self._nodes)
         self._nodes[name] = node
         self._edges.extend((source, name) for source in sources)
         return name

@@ -9,6 +9,8 @@ measured and the ANN's activations.
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -16,12 +18,22 @@ import torch
 from torch import Tensor
 
 from gascnn.toolkit.conversion.ir import Op, OpGraph, apply, evaluate
-from gascnn.toolkit.conversion.response import NeuronModel, Response, respond
+from gascnn.toolkit.conversion.response import NeuronModel, respond, staircase_counts
 
 GAINS = (0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7, 0.85, 1.0, 1.25, 1.5)
 """Multiples of 1 / percentile tried for reset to zero."""
 
-_ELEMENTS_AT_ONCE = 48_000_000
+LARGEST_WEIGHT = 4.0
+"""Thresholds that one spike may add. A channel that is hardly ever active would get weights far larger, and the 8 bits
+that a layer's weights share would be spent on it; it is given a larger scale and fires less instead."""
+
+READOUT_TOPS, READOUT_SHARES = (0.5, 0.35, 0.25, 0.18, 0.12), (0.0, 0.25)
+"""Largest logit in thresholds, and share of the logits' range cut off below, tried for reset to zero."""
+
+_ELEMENTS_AT_ONCE = 8_000_000
+_ELEMENTS_KEPT = 32_000_000
+_SAMPLES = 4096
+"""Neurons of a channel, over all images, that its gain is searched with; reset to zero tries many."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +72,9 @@ class Fitter:
             op.name: (inputs, None) for op in graph if op.kind == "input"
         }
         self._readers = {op.name: len(_later_populations(graph, op)) for op in graph if op.kind in ("input", "neurons")}
-        self._output = graph.ops["output"].inputs[0]
+        self._steps = inputs.shape[1]
+        self._kept: dict[str, list[tuple[slice, Tensor]]] = {}
+        self._output = graph.output.inputs[0]
 
     def fit(self, percentiles: dict[str, Tensor], progress: Callable[[str], None] | None = None) -> dict[str, Scale]:
         """Fit all populations in order.
@@ -84,30 +98,59 @@ class Fitter:
     # --- populations between input and read-out ---
 
     def _fit_population(self, op: Op, percentile: Tensor) -> Scale:
-        live = percentile > 0
-        base = torch.where(live, percentile, torch.ones_like(percentile)).to(torch.float32)
+        base = torch.where(percentile > 0, percentile, torch.ones_like(percentile)).to(torch.float32)
+        base = torch.maximum(base, self._largest(op.inputs[0]) / LARGEST_WEIGHT)
         if self._neuron.reset == "subtract":
             return self._settled(op, 1.0 / base, base, 0.0)
+        if len(self._images) * self._steps * math.prod(op.shape) <= _ELEMENTS_KEPT:
+            self._kept = {op.name: list(self._values(op))}
         gain, decode = self._search(op, base)
-        return self._settled(op, gain, decode, 0.0)
+        scale = self._settled(op, gain, decode, 0.0)
+        self._kept = {}
+        return scale
+
+    def _largest(self, name: str) -> Tensor:
+        """(C,) what one spike adds to an operation's channels at most, in the ANN's units."""
+        op = self._graph.ops[name]
+        if name in self._trains:
+            decode = self._trains[name][1]
+            return torch.ones(op.shape[0]) if decode is None else decode
+        inputs = torch.stack([self._largest(i) for i in op.inputs]).amax(0)
+        if op.kind == "avgpool":
+            return inputs / math.prod(op.kernel)
+        if op.kind == "flatten":
+            return inputs.repeat_interleave(op.shape[0] // len(inputs))
+        if op.weight is None:
+            return inputs
+        if op.kind == "affine":
+            return inputs * op.weight.abs().float()
+        weight = op.weight.abs().float().flatten(2).amax(2) if op.kind == "conv" else op.weight.abs().float()
+        inputs = inputs.view(op.groups, 1, -1).expand(-1, len(weight) // op.groups, -1)
+        return (weight * inputs.reshape(weight.shape)).amax(1)
 
     def _search(self, op: Op, base: Tensor) -> tuple[Tensor, Tensor]:
-        """Gain with the least squared error a channel, and its decode factor."""
-        target = evaluate(self._graph, self._images, {op.name})[op.name].transpose(0, 1).flatten(1)
-        best_error = torch.full_like(base, float("inf"))
-        best_gain, best_decode = 1.0 / base, base.clone()
-        for multiple in GAINS:
-            gain = multiple / base
-            rates = torch.cat([r.spikes.float().mean(1) for r, _ in self._responses(op, gain, 0.0)])
-            rates = rates.transpose(0, 1).flatten(1)
-            power = (rates * rates).sum(1)
-            decode = torch.where(power > 0, (target * rates).sum(1) / power.clamp_min(1e-12), base)
-            error = ((target - decode[:, None] * rates) ** 2).sum(1)
-            better = error < best_error
-            best_error = torch.where(better, error, best_error)
-            best_gain = torch.where(better, gain, best_gain)
-            best_decode = torch.where(better & (power > 0), decode, best_decode)
-        return best_gain, best_decode
+        """Gain with the least squared error a channel, and its decode factor.
+
+        With rates r and activations a, ``decode = sum(a r) / sum(r r)`` leaves ``sum(a a) - decode sum(a r)``.
+        """
+        targets = evaluate(self._graph, self._images, {op.name})[op.name]
+        gains = torch.tensor(GAINS)[:, None] / base
+        products, powers = (torch.zeros(len(GAINS), len(base), dtype=torch.float64) for _ in range(2))
+        for chosen, value in self._values(op):
+            sample = _sample(len(self._images), op.shape)
+            value = value.flatten(3)[..., sample] if value.ndim > 3 else value
+            target = _by_channel(targets[chosen].flatten(2)[..., sample] if value.ndim > 3 else targets[chosen])
+            for i, gain in enumerate(gains):
+                counts = staircase_counts(value, _along_channels(1.0 / gain, value)[0], self._neuron.leak)
+                rates = _by_channel(counts) / self._steps
+                products[i] += (target * rates).sum(1)
+                powers[i] += (rates * rates).sum(1)
+        decode = products / powers.clamp_min(1e-12)
+        chosen_gain = (decode * products).argmax(0)
+        channels = torch.arange(len(base))
+        fired = powers[chosen_gain, channels] > 0
+        best_gain = torch.where(fired, gains[chosen_gain, channels], 1.0 / base)
+        return best_gain, torch.where(fired, decode[chosen_gain, channels].float(), base)
 
     # --- the read-out ---
 
@@ -135,49 +178,46 @@ class Fitter:
         """
         best, choice = -1.0, (1.0 / span, 0.0)
         wanted = logits.argmax(1)
-        for share in (0.0, 0.25):
-            floor = low + share * span
-            for top in (0.5, 0.35, 0.25, 0.18, 0.12):
-                gain = top / (span * (1.0 - share))
-                responses = [r for r, _ in self._responses(op, torch.full((logits.shape[1],), gain), -gain * floor)]
-                counts = torch.cat([r.spikes.sum(1) for r in responses])
-                membrane = torch.cat([r.membrane for r in responses])
-                # Membranes stay below one threshold: added to the counts they only break ties.
-                settled = counts + membrane.clamp(-1.0, 1.0) * 0.499
-                agreement = sum(float((x.argmax(1) == wanted).double().mean()) for x in (counts, settled)) / 2
-                if agreement > best:
-                    best, choice = agreement, (gain, -gain * floor)
+        values = torch.cat([value for _, value in self._values(op)])
+        for share, top in itertools.product(READOUT_SHARES, READOUT_TOPS):
+            gain, floor = top / (span * (1.0 - share)), low + share * span
+            response = respond(values * gain - gain * floor, self._neuron)
+            counts = response.spikes.sum(1)
+            # Membranes stay below one threshold: added to the counts they only break ties.
+            settled = counts + response.membrane.clamp(-1.0, 1.0) * 0.499
+            agreement = sum(float((x.argmax(1) == wanted).double().mean()) for x in (counts, settled)) / 2
+            if agreement > best:
+                best, choice = agreement, (gain, -gain * floor)
         return choice
 
     # --- running one population on the spikes before it ---
 
     def _settled(self, op: Op, gain: Tensor, decode: Tensor, offset: float) -> Scale:
         """Run with the final scale, keep the spikes for the populations behind."""
-        responses = list(self._responses(op, gain, offset))
-        spikes = torch.cat([r.spikes for r, _ in responses])
+        spikes = torch.empty((len(self._images), self._steps, *op.shape), dtype=torch.bool)
+        current_peak, membrane_peak = torch.zeros(op.shape[0]), torch.zeros(op.shape[0])
+        for chosen, value in self._values(op):
+            current = value * _along_channels(gain, value) + offset
+            response = respond(current, self._neuron)
+            spikes[chosen] = response.spikes
+            axes = [0, 1, *range(3, current.ndim)]
+            current_peak = torch.maximum(current_peak, torch.maximum(current.amax(axes), -current.amin(axes)))
+            membrane_peak = torch.maximum(membrane_peak, response.membrane_peak)
         self._trains[op.name] = (spikes, decode)
         self._release(op)
-        return Scale(
-            gain=gain,
-            decode=decode,
-            offset=offset,
-            current_peak=torch.stack([peak for _, peak in responses]).amax(0),
-            membrane_peak=torch.stack([r.membrane_peak for r, _ in responses]).amax(0),
-            rate=float(spikes.float().mean()),
-        )
+        rate = int(spikes.count_nonzero()) / spikes.numel()
+        return Scale(gain, decode, offset, current_peak, membrane_peak, rate)
 
-    def _responses(self, op: Op, gain: Tensor, offset: float) -> Iterator[tuple[Response, Tensor]]:
-        inputs = next(iter(self._trains.values()))[0]
-        images, steps = inputs.shape[:2]
-        widest = max(_size(self._graph.ops[n].shape) for n in (op.name, *op.inputs))
-        batch = max(1, _ELEMENTS_AT_ONCE // (steps * widest))
-        for start in range(0, images, batch):
-            chosen = slice(start, min(start + batch, images))
-            value = self._value(op.inputs[0], chosen)
-            current = value.reshape(-1, steps, *op.shape)
-            current = current * gain.view(1, 1, -1, *(1,) * (len(op.shape) - 1)) + offset
-            peak = current.abs().amax([0, 1, *range(3, current.ndim)])
-            yield respond(current, self._neuron), peak
+    def _values(self, op: Op) -> Iterator[tuple[slice, Tensor]]:
+        """What the ANN's ReLU would get at every step, (image, T, C, ...), a few images at a time."""
+        if op.name in self._kept:
+            yield from self._kept[op.name]
+            return
+        widest = max(math.prod(self._graph.ops[n].shape) for n in (op.name, *op.inputs))
+        batch = max(1, _ELEMENTS_AT_ONCE // (self._steps * widest))
+        for start in range(0, len(self._images), batch):
+            chosen = slice(start, min(start + batch, len(self._images)))
+            yield chosen, self._value(op.inputs[0], chosen).reshape(-1, self._steps, *op.shape)
 
     def _value(self, name: str, chosen: slice) -> Tensor:
         """Value of an operation at every step of the chosen images, (image * T, ...), from spikes as activations."""
@@ -196,11 +236,21 @@ class Fitter:
                 self._trains[source] = (torch.empty(0), None)
 
 
-def _size(shape: tuple[int, ...]) -> int:
-    size = 1
-    for n in shape:
-        size *= n
-    return size
+def _sample(images: int, shape: tuple[int, ...]) -> Tensor:
+    """Positions of a channel that are enough to fit it, the same ones for every image; seeded."""
+    positions = math.prod(shape[1:])
+    wanted = min(positions, max(1, _SAMPLES // images))
+    return torch.randperm(positions, generator=torch.Generator().manual_seed(0))[:wanted]
+
+
+def _along_channels(values: Tensor, like: Tensor) -> Tensor:
+    """(C,) shaped to multiply (image, T, C, ...)."""
+    return values.view(1, 1, -1, *(1,) * (like.ndim - 3))
+
+
+def _by_channel(values: Tensor) -> Tensor:
+    """(image, C, ...) as (C, everything else), in double precision for sums over many."""
+    return values.transpose(0, 1).flatten(1).double()
 
 
 def _source_populations(graph: OpGraph, op: Op) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -30,6 +31,8 @@ class Op:
         kernel, stride, padding, dilation: (vertical, horizontal).
         groups: of a convolution.
         in_place: whether it overwrites its first input.
+        alias: whether its output is its first input's memory, seen otherwise or not.
+        readout: of neurons that stand behind a linear last layer, not in the place of a ReLU.
     """
 
     name: str
@@ -45,6 +48,8 @@ class Op:
     dilation: Pair = (1, 1)
     groups: int = 1
     in_place: bool = False
+    alias: bool = False
+    readout: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,20 @@ class OpGraph:
     report: list[Entry] = field(default_factory=list)
 
     def __iter__(self) -> Iterator[Op]:
-        return iter(list(self.ops.values()))
+        """Operations as they are when their turn comes: a pass may change those it has not seen yet."""
+        for name in list(self.ops):
+            if name in self.ops:
+                yield self.ops[name]
+
+    @property
+    def output(self) -> Op:
+        """What the network returns; it has one input and does nothing."""
+        return next(op for op in self.ops.values() if op.kind == "output")
+
+    def free_name(self, wanted: str) -> str:
+        """``wanted``, or the first of ``wanted_1``, ``wanted_2``, ... that no operation has."""
+        names = (wanted if i == 0 else f"{wanted}_{i}" for i in itertools.count())
+        return next(name for name in names if name not in self.ops)
 
     def users(self, name: str) -> list[Op]:
         """Operations that read ``name``."""
@@ -129,24 +147,23 @@ def evaluate(graph: OpGraph, images: Tensor, wanted: set[str]) -> dict[str, Tens
     """Run the operations as the ANN they describe.
 
     Args:
-        graph: the operations; ``neurons`` behave as a ReLU unless they are the read-out.
+        graph: the operations; ``neurons`` behave as the ReLU in whose place they stand.
         images: (image, C, H, W).
         wanted: names of operations whose outputs are returned.
     """
     values: dict[str, Tensor] = {}
     remaining = {op.name: len(graph.users(op.name)) for op in graph}
     found: dict[str, Tensor] = {}
-    output = next(op for op in graph if op.kind == "output").inputs[0]
     for op in graph:
         if op.kind == "input":
             values[op.name] = images
         else:
             values[op.name] = apply(op, [values[i] for i in op.inputs])
-            if op.kind == "neurons" and op.name != output:
+            if op.kind == "neurons" and not op.readout:
                 values[op.name] = torch.relu(values[op.name])
         if op.name in wanted:
             found[op.name] = values[op.name]
-        for name in op.inputs:
+        for name in set(op.inputs):  # x + x reads x once
             remaining[name] -= 1
             if remaining[name] == 0:
                 del values[name]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -30,8 +31,7 @@ class Context:
 
     def shape(self, node: Node) -> tuple[int, ...]:
         """Shape of the node's output without the batch axis; () for what is not a tensor."""
-        meta = node.meta.get("tensor_meta")
-        return tuple(int(n) for n in meta.shape[1:]) if meta is not None and hasattr(meta, "shape") else ()
+        return tuple(int(n) for n in node.meta.get("shape", ())[1:])
 
     def origin(self, node: Node) -> str:
         """What the user wrote."""
@@ -43,7 +43,8 @@ class Context:
 
     def hint(self, node: Node) -> str:
         """A remedy for well-known operations that have no spiking form."""
-        name = self.origin(node).lower()
+        called = type(self.module(node)).__name__ if node.op == "call_module" else self.origin(node)
+        name = called.lower()
         for key, remedy in _REMEDIES.items():
             if key in name:
                 return f"; {remedy}"
@@ -132,6 +133,8 @@ def _linear(node: Node, context: Context) -> Op:
 def _batch_norm(node: Node, context: Context) -> Op:
     norm = context.module(node)
     assert isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d)
+    if norm.training:
+        raise Refused("it stays in training mode and depends on the batch; let model.eval() reach it")
     if norm.running_mean is None or norm.running_var is None:
         raise Refused("batch norm without running statistics depends on the batch; train with track_running_stats")
     mean, variance = norm.running_mean.to(torch.float64), norm.running_var.to(torch.float64)
@@ -186,7 +189,24 @@ def _sum(node: Node, context: Context, *, in_place: bool) -> Op:
 
 
 def _identity(node: Node, context: Context) -> Op:
-    return Op(node.name, "identity", (_source(node),), context.shape(node), context.origin(node))
+    return Op(node.name, "identity", (_source(node),), context.shape(node), context.origin(node), alias=True)
+
+
+def _copy(node: Node, context: Context) -> Op:
+    return replace(_identity(node, context), alias=False)
+
+
+def _dropout_module(node: Node, context: Context) -> Op:
+    if context.module(node).training:
+        raise Refused("it stays in training mode; let model.eval() reach it")
+    return _identity(node, context)
+
+
+def _dropout(node: Node, context: Context) -> Op:
+    """``torch.dropout`` must be told; ``F.dropout`` drops unless it is told not to."""
+    if _argument(node, 2, "train" if node.target is torch.dropout else "training", True):
+        raise Refused("dropout that is always on; give it training=self.training")
+    return _identity(node, context)
 
 
 def _pool(
@@ -262,12 +282,12 @@ def _flatten(node: Node, context: Context) -> Op:
     for n in context.shape(source):
         size *= n
     if context.shape(node) == context.shape(source):
-        return Op(node.name, "identity", (source.name,), context.shape(node), context.origin(node))
+        return Op(node.name, "identity", (source.name,), context.shape(node), context.origin(node), alias=True)
     if context.shape(node) != (size,):
         raise Refused(
             f"reshaping {context.shape(source)} to {context.shape(node)}; only flattening to (image, {size}) is known"
         )
-    return Op(node.name, "flatten", (source.name,), (size,), context.origin(node))
+    return Op(node.name, "flatten", (source.name,), (size,), context.origin(node), alias=True)
 
 
 def _mean(node: Node, context: Context) -> Op:
@@ -307,9 +327,11 @@ MODULES: dict[type, Handler] = {
     nn.AvgPool2d: _pool_module,
     nn.AdaptiveAvgPool2d: _adaptive_module,
     nn.Flatten: _flatten_module,
-    nn.Dropout: _identity,
-    nn.Dropout2d: _identity,
-    nn.AlphaDropout: _identity,
+    nn.Dropout: _dropout_module,
+    nn.Dropout1d: _dropout_module,
+    nn.Dropout2d: _dropout_module,
+    nn.AlphaDropout: _dropout_module,
+    nn.FeatureAlphaDropout: _dropout_module,
     nn.Identity: _identity,
     nn.Softmax: _softmax,
     nn.LogSoftmax: _softmax,
@@ -329,9 +351,9 @@ FUNCTIONS: dict[Any, Handler] = {
     torch.flatten: _flatten,
     torch.reshape: _flatten,
     torch.mean: _mean,
-    F.dropout: _identity,
-    F.dropout2d: _identity,
-    torch.dropout: _identity,
+    F.dropout: _dropout,
+    F.dropout2d: _dropout,
+    torch.dropout: _dropout,
     F.softmax: _softmax,
     F.log_softmax: _softmax,
     torch.softmax: _softmax,
@@ -352,7 +374,7 @@ METHODS: dict[str, Handler] = {
     "reshape": _flatten,
     "mean": _mean,
     "contiguous": _identity,
-    "clone": _identity,
+    "clone": _copy,
     "softmax": _softmax,
     "log_softmax": _softmax,
     "size": _bookkeeping,

@@ -50,6 +50,7 @@ def respond(current: Tensor, neuron: NeuronModel) -> Response:
         neuron: its dynamics.
     """
     membrane = torch.full_like(current[:, 0], neuron.initial_membrane)
+    quiet = torch.empty_like(membrane)
     spikes = torch.empty(current.shape, dtype=torch.bool)
     axes = [0, *range(2, membrane.ndim)]
     peak = torch.zeros(membrane.shape[1])
@@ -57,11 +58,36 @@ def respond(current: Tensor, neuron: NeuronModel) -> Response:
         if neuron.leak != 1.0:
             membrane.mul_(neuron.leak)
         membrane.add_(current[:, t])
-        peak = torch.maximum(peak, (membrane - neuron.initial_membrane).abs().amax(axes))
-        fired = membrane > 1.0
-        spikes[:, t] = fired
+        for extreme in (membrane.amax(axes), membrane.amin(axes)):
+            peak = torch.maximum(peak, (extreme - neuron.initial_membrane).abs())
+        torch.le(membrane, 1.0, out=quiet)
+        spikes[:, t] = quiet == 0
         if neuron.reset == "zero":
-            membrane.masked_fill_(fired, 0.0)
+            membrane.mul_(quiet)
         else:
-            membrane.sub_(fired.to(membrane.dtype))
+            membrane.add_(quiet).sub_(1.0)
     return Response(spikes, membrane, peak)
+
+
+def staircase_counts(current: Tensor, threshold: Tensor, leak: float = 1.0) -> Tensor:
+    """How often neurons with reset to zero spike, for a current and thresholds in any unit.
+
+    Args:
+        current: (image, T, C, ...).
+        threshold: positive, shaped to broadcast over (image, C, ...).
+        leak: share of the membrane potential kept each step.
+
+    Returns:
+        (image, C, ...) float.
+    """
+    membrane = torch.zeros_like(current[:, 0])
+    # Comparisons into a float buffer and products are several times faster than masks: this is what fitting waits for.
+    quiet, silent_steps = torch.empty_like(membrane), torch.zeros_like(membrane)
+    for t in range(current.shape[1]):
+        if leak != 1.0:
+            membrane.mul_(leak)
+        membrane.add_(current[:, t])
+        torch.le(membrane, threshold, out=quiet)
+        silent_steps.add_(quiet)
+        membrane.mul_(quiet)
+    return current.shape[1] - silent_steps

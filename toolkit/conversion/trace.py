@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from torch import nn
-from torch.fx import GraphModule, Node, symbolic_trace
-from torch.fx.passes.shape_prop import ShapeProp
+from torch import Tensor, nn
+from torch.fx import GraphModule, Interpreter, Node, symbolic_trace
 
 from gascnn.toolkit.conversion.ir import Entry, Op, OpGraph
 from gascnn.toolkit.conversion.operators import FUNCTIONS, METHODS, MODULES, Context, Refused
@@ -20,7 +21,7 @@ def trace(model: nn.Module, image_shape: tuple[int, int, int]) -> OpGraph:
         image_shape: (C, H, W).
 
     Returns:
-        Its operations in topological order.
+        Its operations in topological order, unused ones included.
 
     Raises:
         ConversionError: the model cannot be traced (its flow depends on values), does not take such images, or holds
@@ -33,17 +34,40 @@ def trace(model: nn.Module, image_shape: tuple[int, int, int]) -> OpGraph:
         raise ConversionError(
             f"{type(model).__name__} cannot be traced ({_first_line(error)}); its forward must not branch on values"
         ) from error
-    example = torch.zeros(2, *image_shape)
+    inputs = sum(node.op == "placeholder" for node in traced.graph.nodes)
+    if inputs != 1:
+        raise ConversionError(f"{type(model).__name__} takes {inputs} inputs; exactly one (images) is supported")
+    shapes = _Shapes(traced)
     try:
         with torch.no_grad():
-            ShapeProp(traced).propagate(example)
+            shapes.run(torch.zeros(2, *image_shape))
     except Exception as error:
         raise ConversionError(
-            f"{type(model).__name__} does not take images of {image_shape}: {_first_line(error)}"
+            f"{type(model).__name__} does not take images of {image_shape}: {shapes.at}: {_first_line(error)}"
         ) from error
     graph = _operations(traced, model)
-    _check_single_flow(graph, model)
+    if len(graph.output.shape) != 1:
+        raise ConversionError(
+            f"{type(model).__name__} returns shape {graph.output.shape} an image; a classifier returns (class,)"
+        )
     return graph
+
+
+class _Shapes(Interpreter):
+    """Runs the traced model once and notes the shape of every node's output.
+
+    Attributes:
+        at: name of the node that is running.
+    """
+
+    at = ""
+
+    def run_node(self, n: Node) -> Any:
+        self.at = n.name
+        result = super().run_node(n)
+        if isinstance(result, Tensor):
+            n.meta["shape"] = tuple(result.shape)
+        return result
 
 
 def _first_line(error: Exception) -> str:
@@ -62,7 +86,9 @@ def _operations(traced: GraphModule, model: nn.Module) -> OpGraph:
                 raise ConversionError(
                     f"{type(model).__name__} returns {type(source).__name__}; it must return one tensor"
                 )
-            graph.ops["output"] = Op("output", "output", (source.name,), graph.ops[source.name].shape, "output")
+            if source.name not in graph.ops:
+                raise ConversionError(f"{type(model).__name__} returns a number; it must return one tensor")
+            graph.ops[node.name] = Op(node.name, "output", (source.name,), graph.ops[source.name].shape, "output")
             continue
         try:
             op = _operation(node, context)
@@ -98,22 +124,3 @@ def _operation(node: Node, context: Context) -> Op | None:
             "dropout, identity" + context.hint(node)
         )
     return handler(node, context)
-
-
-def _check_single_flow(graph: OpGraph, model: nn.Module) -> None:
-    inputs = [op for op in graph if op.kind == "input"]
-    if len(inputs) != 1:
-        raise ConversionError(f"{type(model).__name__} takes {len(inputs)} inputs; exactly one (images) is supported")
-    output = graph.ops["output"]
-    if len(output.shape) != 1:
-        raise ConversionError(
-            f"{type(model).__name__} returns shape {output.shape} an image; a classifier returns (class,)"
-        )
-    alive = {"output"}
-    for op in reversed(list(graph)):
-        if op.name in alive:
-            alive.update(op.inputs)
-    for op in list(graph):
-        if op.name not in alive:
-            graph.note(op, "dropped", "its result is not used")
-            del graph.ops[op.name]

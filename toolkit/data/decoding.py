@@ -93,7 +93,10 @@ def _decode_sized(path: Path, size: tuple[int, int] | None, framing: str) -> Dec
     decoded = _decode(path, image_kind(path) or "")
     if size is None and framing == "whole":
         return decoded
-    frames = [frame.resized(*(size or frame.gray.shape), framing) for frame in decoded.frames]
+    frames = []
+    for frame in decoded.frames:
+        height, width = size or frame.gray.shape
+        frames.append(frame.resized(height, width, framing))
     return DecodedFile(frames, decoded.sha256, decoded.patient, decoded.burned_in)
 
 

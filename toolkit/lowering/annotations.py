@@ -156,6 +156,5 @@ def _numbers(name: str, value: object) -> npt.NDArray[np.floating]:
 
 
 def _text(value: object) -> str:
-    if isinstance(value, bytes):
-        return value.decode("utf-8")
-    return str(np.asarray(value).item() if not isinstance(value, str) else value)
+    plain = value if isinstance(value, str | bytes) else np.asarray(value).item()
+    return plain.decode("utf-8") if isinstance(plain, bytes) else str(plain)

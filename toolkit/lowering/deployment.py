@@ -77,8 +77,19 @@ class Deployment:
         """Itself, if its values can be used.
 
         Raises:
-            FormatError: a value out of range.
+            FormatError: a value of the wrong kind or out of range.
         """
+        good = {
+            "image_shape": bool(self.image_shape) and min(self.image_shape) > 0,
+            "seed": isinstance(self.seed, int) and self.seed >= 0,
+            "pixel_max": isinstance(self.pixel_max, int) and self.pixel_max > 0,
+            "grade": self.grade in get_args(Grade),
+            "expected": isinstance(self.expected, dict),
+            "provenance": isinstance(self.provenance, dict),
+        }
+        wrong = [name for name, fine in good.items() if not fine]
+        if wrong:
+            raise FormatError(f"{wrong[0]} is {getattr(self, wrong[0])!r}")
         if self.coding not in get_args(Coding):
             raise FormatError(f"unknown input coding {self.coding!r}; known: {', '.join(get_args(Coding))}")
         if self.steps < 1 or self.skip_steps < 0 or self.skip_steps >= self.steps:

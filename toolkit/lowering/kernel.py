@@ -95,16 +95,19 @@ def place(target: Floats, conv: ConvMap, geometry: Geometry, column: int, factor
         factor: (C_out,).
     """
     kernel = full_kernel(conv) * factor.reshape(-1, 1, 1, 1)
-    taps = [
-        [geometry.tap(axis, t * conv.dilation[axis] - conv.padding[axis]) for t in range(conv.weight.shape[2 + axis])]
-        for axis in (0, 1)
-    ]
+    vertical, horizontal = (_taps(conv, geometry, axis) for axis in (0, 1))
     if geometry.groups == 1:
-        columns = range(column, column + kernel.shape[1])
-        target[np.ix_(range(len(target)), columns, taps[0], taps[1])] += kernel
+        target[:, column : column + kernel.shape[1], vertical, horizontal] += kernel
         return
     rows, width = len(target) // geometry.groups, target.shape[1]
     for group in range(geometry.groups):
-        chosen = range(group * rows, (group + 1) * rows)
-        block = kernel[group * rows : (group + 1) * rows, group * width : (group + 1) * width]
-        target[np.ix_(chosen, range(width), taps[0], taps[1])] += block
+        chosen = slice(group * rows, (group + 1) * rows)
+        block = kernel[chosen, group * width : (group + 1) * width]
+        target[chosen, :, vertical, horizontal] += block
+
+
+def _taps(conv: ConvMap, geometry: Geometry, axis: int) -> slice:
+    """Where the convolution's taps lie among the layer's."""
+    first = geometry.tap(axis, -conv.padding[axis])
+    step = conv.dilation[axis] // geometry.dilation[axis]
+    return slice(first, first + step * (conv.weight.shape[2 + axis] - 1) + 1, max(step, 1))

@@ -15,9 +15,9 @@ def mark_neurons(graph: OpGraph) -> None:
             graph.note(op, "converted", "integrate-and-fire neurons")
         elif op.kind in ("conv", "linear", "add", "avgpool", "flatten"):
             graph.note(op, "converted", _DETAIL[op.kind])
-    last = graph.ops[graph.ops["output"].inputs[0]]
+    last = graph.ops[graph.output.inputs[0]]
     if last.kind != "neurons":
-        readout = Op("readout", "neurons", (last.name,), last.shape, "read-out")
+        readout = Op(graph.free_name("readout"), "neurons", (last.name,), last.shape, "read-out", readout=True)
         graph.insert_after(last, readout)
         graph.note(readout, "added", "neurons behind the last layer; the class is the one that spikes most")
 

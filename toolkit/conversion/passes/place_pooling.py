@@ -19,7 +19,7 @@ def place_pooling(graph: OpGraph) -> None:
             continue
         reason = _why_not_folded(graph, op)
         if reason:
-            neurons = Op(f"{op.name}_neurons", "neurons", (op.name,), op.shape, op.origin)
+            neurons = Op(graph.free_name(f"{op.name}_neurons"), "neurons", (op.name,), op.shape, op.origin)
             graph.insert_after(op, neurons)
             graph.note(neurons, "added", f"a layer of its own for the pooling: {reason}")
 
