@@ -7,7 +7,7 @@ from gascnn.exporters.netx import write_netx
 from gascnn.hardware import lava
 from gascnn.hardware.simulator import simulate
 from gascnn.toolkit.coding import encode
-from gascnn.toolkit.conversion import ConversionOptions, convert
+from gascnn.toolkit.conversion import convert
 from gascnn.toolkit.data import load_dataset
 from gascnn.toolkit.lowering import lower
 
@@ -26,8 +26,8 @@ for _ in range(20):
         nn.functional.cross_entropy(model(pixels[batch]), labels[batch]).backward()
         optimizer.step()
 
-spiking = convert(model, data.train.images, ConversionOptions(reset="subtract", steps=32), classes=data.class_names)
-network = lower(spiking.graph).network
+spiking = convert(model, data.train.images, reset="subtract", steps=32, classes=data.class_names)
+network = lower(spiking.graph)
 write_netx(network, "own_model.net")
 test = data.test.take(100)
 spikes = encode(test.images, "regular", steps=32)

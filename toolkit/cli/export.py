@@ -82,9 +82,9 @@ def execute(
     graph, opened, provenance = _graph(source, arguments)
     if target == "nir":
         return _export_nir(graph, output, provenance, started)
-    from gascnn.toolkit.lowering import LoweringOptions, lower
+    from gascnn.toolkit.lowering import LoweringOptions, lower_with_report
 
-    lowered = lower(
+    lowered = lower_with_report(
         graph,
         LoweringOptions(reset=arguments["reset"], grade=grade, bias=bias, steps=arguments["steps"], dt=dt),  # type: ignore[arg-type]
     )

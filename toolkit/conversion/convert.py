@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import nir
@@ -131,6 +131,7 @@ def convert(
     pixel_max: int = 255,
     provenance: dict[str, Any] | None = None,
     progress: Progress | None = None,
+    **changes: Any,
 ) -> Conversion:
     """Turn a trained feed-forward classifier into a spiking network.
 
@@ -142,6 +143,7 @@ def convert(
         pixel_max: pixel value of intensity 1.
         provenance: recorded in the result.
         progress: called as the work goes on.
+        changes: fields of ``options`` by name, as in ``convert(model, images, reset="subtract", steps=32)``.
 
     Returns:
         The spiking network and a report that lists every node.
@@ -151,7 +153,7 @@ def convert(
         DataError: images of another shape or type.
         UsageError: options out of range, or class names that do not fit the outputs.
     """
-    options = (options or ConversionOptions()).checked()
+    options = replace(options or ConversionOptions(), **changes).checked()
     if images.ndim != 4 or images.dtype != np.uint8 or len(images) == 0:
         raise DataError(f"calibration images are {images.dtype} {images.shape}; expected uint8 (image, C, H, W)")
     tell = progress or (lambda what, done, of: None)

@@ -7,9 +7,9 @@ when first used.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gascnn.toolkit.lowering.to_netx import Lowered, LoweringOptions, lower
+    from gascnn.toolkit.lowering.to_netx import Lowered, LoweringOptions, lower, lower_with_report
 
-__all__ = ["Lowered", "LoweringOptions", "lower"]
+__all__ = ["Lowered", "LoweringOptions", "lower", "lower_with_report"]
 
 
 def __getattr__(name: str) -> Any:

@@ -113,12 +113,25 @@ def _largest_current(network: NetxNetwork, index: int) -> float:
     return float(np.max(np.divide(sums, lost, out=np.full(len(sums), np.inf), where=lost > 0)))
 
 
-def lower(graph: nir.NIRGraph, options: LoweringOptions | None = None) -> Lowered:
-    """Lower a NIR graph to the integers that run in Lava.
+def lower(graph: nir.NIRGraph, options: LoweringOptions | None = None, **changes: Any) -> NetxNetwork:
+    """Lower a NIR graph to the integers that run in Lava; :func:`lower_with_report` tells also what became of it.
 
     Args:
         graph: feed-forward; see :func:`gascnn.toolkit.lowering.graph.read_graph` for the nodes it may hold.
         options: target; default reset zero or what the graph says, hardware-legal numbers.
+        changes: fields of ``options`` by name, as in ``lower(graph, grade="simulator")``.
+
+    Raises: as :func:`lower_with_report`.
+    """
+    return lower_with_report(graph, replace(options or LoweringOptions(), **changes)).network
+
+
+def lower_with_report(graph: nir.NIRGraph, options: LoweringOptions | None = None) -> Lowered:
+    """Lower a NIR graph to the integers that run in Lava.
+
+    Args:
+        graph: as in :func:`lower`.
+        options: as in :func:`lower`.
 
     Returns:
         The network and a report a layer.

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gascnn.toolkit.errors import FormatError, LimitError
-from gascnn.toolkit.lowering import LoweringOptions, lower, rules
+from gascnn.toolkit.lowering import LoweringOptions, lower_with_report, rules
 from gascnn.toolkit.lowering.annotations import NeuronNotes, set_neuron_notes
 from gascnn.toolkit.lowering.deployment import Deployment
 from gascnn.toolkit.lowering.network import ConvLayer, CubaNeuron, DenseLayer, InputLayer, NetxNetwork, Segment
@@ -255,7 +255,7 @@ def test_lowered_networks_are_hardware_legal(seed, builder):
     random_floats(b, rng)
     graph = b.finish(output, dt=1.0, coding="constant" if rng.random() < 0.3 else "regular")
     mode = "input" if reset == "subtract" else str(rng.choice(["neuron", "always-on", "input"]))
-    made = lower(graph, LoweringOptions(bias=mode))
+    made = lower_with_report(graph, LoweringOptions(bias=mode))
     hardware_legal(made.network)
     for layer, report in zip(made.network.layers, made.layers, strict=True):
         assert report.state_used is None or report.state_used <= 0.5

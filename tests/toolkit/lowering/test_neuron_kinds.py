@@ -47,7 +47,7 @@ def test_lif_that_keeps_half(reset, biases, builder, reference):
     """Halving whole numbers of 1/64 weight units is exact for six steps, so every spike must agree."""
     b = builder(4, SIZE, reset, biases=biases, steps=5, images=8, density=0.6, keep=0.5)
     graph = b.finish(residual(b), dt=1.0)
-    network = lower(graph, LoweringOptions(bias="input")).network
+    network = lower(graph, LoweringOptions(bias="input"))
     assert all(layer.neuron.current_decay == (2048 if reset == "subtract" else 4096) for layer in network.layers)
     assert all(layer.neuron.voltage_decay == (4096 if reset == "subtract" else 2048) for layer in network.layers)
     expected = reference(graph, reset, b.start, "input").run(b.spikes)
@@ -61,7 +61,7 @@ def test_lif_with_other_leaks(reset, keep, builder, reference):
     """Decays in 1/4096 and self-weights of few bits: rates within 4 points; relays must be exact all the same."""
     b = builder(4, SIZE, reset, steps=120, images=4, density=0.5, keep=keep)
     graph = b.finish(residual(b), dt=1.0)
-    network = lower(graph).network
+    network = lower(graph)
     decay = network.layers[0].neuron.current_decay if reset == "subtract" else network.layers[0].neuron.voltage_decay
     assert decay == round((1 - keep) * 4096)
     result = simulate(network, b.spikes, record="spikes")
@@ -97,7 +97,7 @@ def lif(size, tau, **parameters):
 def test_the_gain_of_a_lif_step():
     """dt / tau = 1/4 and R = 2: a weight of 1 moves the membrane by half a threshold."""
     affine = nir.Affine(np.ones((1, 1)), np.zeros(1))
-    network = lower(sequence((1,), affine, lif(1, 4.0, r=2.0), reset="zero", dt=1.0)).network
+    network = lower(sequence((1,), affine, lif(1, 4.0, r=2.0), reset="zero", dt=1.0))
     assert network.layers[0].weight.item() == 254
     assert network.layers[0].neuron.threshold == 508
     assert network.layers[0].neuron.voltage_decay == 1024
@@ -107,7 +107,7 @@ def test_leaky_neurons_need_the_length_of_a_step():
     graph = sequence((1,), nir.Affine(np.ones((1, 1)), np.zeros(1)), lif(1, 4e-3), reset="zero")
     with pytest.raises(ConversionError, match="need the length of a step; give it with --dt"):
         lower(graph)
-    assert lower(graph, LoweringOptions(dt=1e-3)).network.layers[0].neuron.voltage_decay == 1024
+    assert lower(graph, LoweringOptions(dt=1e-3)).layers[0].neuron.voltage_decay == 1024
     with pytest.raises(ConversionError, match=r"dt / tau is 2.5; one step must be shorter than the time constant"):
         lower(graph, LoweringOptions(dt=1e-2))
 
@@ -143,7 +143,7 @@ def test_cuba_lif_keeps_current_and_membrane():
     nodes = [nir.Affine(first, np.zeros(8)), cuba(8, 60.0), nir.Affine(second, np.zeros(3)), cuba(3, 60.0)]
     for node in (nodes[1], nodes[3]):
         set_neuron_notes(node, NeuronNotes(0.0, np.full(len(node.r), 65535 / 60.01)))
-    network = lower(sequence((5,), *nodes, reset="zero", dt=1.0)).network
+    network = lower(sequence((5,), *nodes, reset="zero", dt=1.0))
     assert [(la.neuron.current_decay, la.neuron.voltage_decay) for la in network.layers] == [(2048, 2048)] * 2
     spikes = (rng.random((20, 5, 5)) < 0.6).astype(np.uint8)
     result = simulate(network, spikes, record="spikes")
@@ -167,14 +167,14 @@ def test_cuba_lif_biases_pass_through_the_current():
     Always-on channels cannot pass such a layer, so the neuron's own is the default.
     """
     one = nir.Affine(np.eye(2), np.array([0.25, -0.5]))
-    network = lower(sequence((2,), one, cuba(2, 1.0), one, cuba(2, 1.0), reset="zero", dt=1.0)).network
+    network = lower(sequence((2,), one, cuba(2, 1.0), one, cuba(2, 1.0), reset="zero", dt=1.0))
     for layer in network.layers:
         assert layer.neuron.threshold == 254
         assert layer.bias.tolist() == [127, -254]
     deeper = sequence((2,), *(one, cuba(2, 1.0)) * 3, reset="zero", dt=1.0)
     with pytest.raises(ConversionError, match=r"synaptic current has a memory.* bias neuron"):
         lower(deeper, LoweringOptions(bias="always-on"))
-    assert lower(deeper).network.depth == 3
+    assert lower(deeper).depth == 3
 
 
 def test_cuba_lif_cannot_reset_by_subtraction():
@@ -213,7 +213,7 @@ def test_graded_pixels(reset, mode, builder, reference):
     graph = b.finish(b.neurons(b.dense(b.flatten(x), 3), one_threshold=True), coding="constant")
     expected = reference(graph, reset, b.start, mode).run(b.spikes)
     stem.weight = stem.weight * 255
-    network = lower(graph, LoweringOptions(bias=mode)).network
+    network = lower(graph, LoweringOptions(bias=mode))
     assert network.input_bits == 8
     result = simulate(network, b.spikes, record="spikes")
     assert sum(result.wraps) == 0
@@ -242,8 +242,8 @@ def test_planes_of_graded_input_need_few_channels():
     affine = nir.Affine(np.full((1, 3), 0.5), np.array([1.5]))
     node = nir.IF(r=np.ones(1), v_threshold=np.ones(1), v_reset=np.zeros(1))
     options = LoweringOptions(bias="input")
-    assert lower(sequence((3,), affine, node, reset="zero"), options).network.constant_channels == 3
-    network = lower(sequence((3,), affine, node, reset="zero", coding="constant"), options).network
+    assert lower(sequence((3,), affine, node, reset="zero"), options).constant_channels == 3
+    network = lower(sequence((3,), affine, node, reset="zero", coding="constant"), options)
     assert network.constant_channels == 3
     # All are divided by 255 alike: the bias of 1.5 is still three times 0.5.
     assert network.layers[0].weight.tolist() == [[254] * 6]
@@ -258,7 +258,7 @@ def test_dense_planes_count_their_area():
     image = nir.IF(r=np.ones(shape), v_threshold=np.ones(shape), v_reset=np.zeros(shape))
     vector = nir.IF(r=np.ones(2), v_threshold=np.ones(2), v_reset=np.zeros(2))
     affine = nir.Affine(np.full((2, 4), 0.5), np.array([2.0, -1.5]))
-    network = lower(sequence(shape, stem, image, flat, affine, vector, reset="zero")).network
+    network = lower(sequence(shape, stem, image, flat, affine, vector, reset="zero"))
     assert [s.stop - s.start for s in network.layers[0].segments] == [1, 1]
     assert network.layers[1].weight[:, 4:].tolist() == [[254, 254, 254, 254], [-254, -254, -254, 0]]
 
@@ -267,7 +267,7 @@ def test_dense_planes_count_their_area():
 
 
 def one_by_one(b, graph, reference, options=None, reset="zero"):
-    network = lower(graph, options).network
+    network = lower(graph, options)
     found = simulate(network, b.spikes, record="spikes").spikes
     populations_equal(network, found, reference(graph, reset, b.start).run(b.spikes))
     return network
@@ -308,7 +308,7 @@ def test_vectors_all_the_way(reset, builder, reference):
     b = builder(3, (12,), reset, biases=40)
     x = b.neurons(b.dense("in", 9))
     graph = b.finish(b.neurons(b.dense(x, 4), one_threshold=True))
-    network = lower(graph, LoweringOptions(bias="input")).network
+    network = lower(graph, LoweringOptions(bias="input"))
     assert network.input_shape == (13,)
     found = simulate(network, b.spikes, record="spikes").spikes
     populations_equal(network, found, reference(graph, reset, b.start, "input").run(b.spikes))
@@ -349,7 +349,7 @@ def test_foreign_graphs_must_be_told_their_reset():
     graph = nir.NIRGraph.from_list(affine, nir.IF(r=np.ones(1), v_threshold=np.ones(1)))
     with pytest.raises(ConversionError, match="does not say how its neurons reset"):
         lower(graph)
-    network = lower(graph, LoweringOptions(reset="zero")).network
+    network = lower(graph, LoweringOptions(reset="zero"))
     assert network.layers[0].weight.tolist() == [[254, 128]]  # 127 -> 128
     assert network.deployment.classes == ("0",)
     assert network.deployment.steps == 64

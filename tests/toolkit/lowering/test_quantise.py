@@ -10,7 +10,7 @@ import pytest
 
 from gascnn.hardware.simulator import simulate
 from gascnn.toolkit.errors import ConversionError, LimitError, UsageError
-from gascnn.toolkit.lowering import LoweringOptions, lower
+from gascnn.toolkit.lowering import LoweringOptions, lower, lower_with_report
 from gascnn.toolkit.lowering.annotations import GraphNotes, NeuronNotes, set_graph_notes, set_neuron_notes
 from gascnn.toolkit.lowering.repeater import find_repeater
 
@@ -55,7 +55,7 @@ READ = dense([[1.0, -0.5], [-0.25, 1.0]])
 
 def test_zero_one_scale_for_the_layer():
     """q = 254 / 0.5 = 508; W = 2 round(q w / 2): -127 -> -128 (halves to even), 50.8 -> 50, 101.6 -> 102."""
-    layer = lower(chain((2,), dense([[0.5, -0.25], [0.1, 0.2]]), neurons(2), READ, neurons(2))).network.layers[0]
+    layer = lower(chain((2,), dense([[0.5, -0.25], [0.1, 0.2]]), neurons(2), READ, neurons(2))).layers[0]
     assert layer.weight.tolist() == [[254, -128], [50, 102]]
     assert layer.neuron.threshold == 508
     assert (layer.neuron.current_decay, layer.neuron.voltage_decay) == (4096, 0)
@@ -67,7 +67,7 @@ def test_zero_thresholds_of_the_graph_are_divided_out():
     """w / theta = 0.5 and 0.05: q = 508, and the second row's threshold is 508 all the same."""
     node = neurons(2)
     node.v_threshold = np.array([1.0, 4.0])
-    layer = lower(chain((2,), dense([[0.5, -0.25], [0.1, 0.2]]), node, READ, neurons(2))).network.layers[0]
+    layer = lower(chain((2,), dense([[0.5, -0.25], [0.1, 0.2]]), node, READ, neurons(2))).layers[0]
     assert layer.weight.tolist() == [[254, -128], [12, 26]]
     assert layer.neuron.threshold == 508
 
@@ -75,14 +75,14 @@ def test_zero_thresholds_of_the_graph_are_divided_out():
 def test_zero_biases_of_the_neurons():
     """q = 508: 0.3 -> 152.4, -0.1 -> -50.8, rounded to whole numbers."""
     graph = chain((2,), dense([[0.5, 0.0], [0.0, 0.2]], [0.3, -0.1]), neurons(2), READ, neurons(2))
-    layer = lower(graph, LoweringOptions(bias="neuron")).network.layers[0]
+    layer = lower(graph, LoweringOptions(bias="neuron")).layers[0]
     assert layer.bias.tolist() == [152, -51]
 
 
 def test_zero_biases_bound_the_scale():
     """The chip's bias mantissa ends at 4095: q = floor(4095 / 20) = 204."""
     graph = chain((2,), dense([[0.5, 0.0], [0.0, 0.2]], [20.0, -0.1]), neurons(2), READ, neurons(2))
-    layer = lower(graph, LoweringOptions(bias="neuron")).network.layers[0]
+    layer = lower(graph, LoweringOptions(bias="neuron")).layers[0]
     assert layer.neuron.threshold == 204
     assert layer.bias.tolist() == [4080, -20]
     assert layer.weight.tolist() == [[102, 0], [0, 40]]
@@ -92,7 +92,7 @@ def test_always_on_biases_are_spread_over_columns():
     """Biases of 3 and 2.4 times the largest weight need 3 always-on channels: 762 = 3 x 254, 609.6 -> 2 x 254 + 102."""
     second = dense([[0.5, 0.0], [0.0, 0.5]], [1.5, -1.2])
     graph = chain((2,), READ, neurons(2), second, neurons(2))
-    first, layer = lower(graph, LoweringOptions(bias="always-on")).network.layers
+    first, layer = lower(graph, LoweringOptions(bias="always-on")).layers
     # Layer one makes the channels: no weights, a bias just above the threshold 254 = 254 / 1.
     assert [(s.kind, s.start, s.stop) for s in first.segments] == [("population", 0, 2), ("always-on", 2, 5)]
     assert first.neuron.threshold == 254
@@ -105,7 +105,7 @@ def test_always_on_biases_are_spread_over_columns():
 
 def test_input_biases_are_planes_of_the_input():
     graph = chain((2,), dense([[0.5, 0.0], [0.0, 0.5]], [0.25, -0.5]), neurons(2))
-    network = lower(graph, LoweringOptions(bias="input")).network
+    network = lower(graph, LoweringOptions(bias="input"))
     assert (network.input_shape, network.constant_channels) == ((3,), 1)
     assert network.layers[0].weight.tolist() == [[254, 0, 128], [0, 254, -254]]  # 127 -> 128, halves to even
 
@@ -117,7 +117,7 @@ def test_zero_relays_bound_the_threshold():
     last = conv(np.full((1, 1, 1, 1), 0.25), 2)
     shape = (1, 2, 2)
     graph = chain(shape, first, neurons(shape), inner, neurons(shape), last, neurons(shape), skips=[("n1", "n5")])
-    layers = lower(graph).network.layers
+    layers = lower(graph).layers
     assert layers[0].neuron.threshold == 508
     assert layers[1].neuron.threshold == 252
     assert layers[1].weight.ravel().tolist() == [126, 254]
@@ -134,7 +134,7 @@ def test_simulator_grade_gives_each_channel_its_threshold():
     last = conv(np.full((2, 2, 1, 1), 0.5), 2)
     a, b = (1, 2, 2), (2, 2, 2)
     graph = chain(a, first, neurons(b), inner, neurons(b), last, neurons(b), skips=[("n1", "n5")])
-    layers = lower(graph, LoweringOptions(grade="simulator")).network.layers
+    layers = lower(graph, LoweringOptions(grade="simulator")).layers
     assert layers[0].neuron.threshold.tolist() == [65536, 131071]
     assert layers[0].weight.ravel().tolist() == [32768, 26214]
     assert layers[1].neuron.threshold.tolist() == [65536, 65536, 1, 1]
@@ -145,7 +145,7 @@ def test_simulator_grade_makes_always_on_channels():
     """Their bias exceeds their own threshold of 1, not the layer's largest, which int16 could not hold."""
     first, last = conv([[[[0.5]]], [[[0.1]]]], 2), conv(np.full((1, 2, 1, 1), 0.5), 2, [0.5])
     graph = chain((1, 2, 2), first, neurons((2, 2, 2)), last, neurons((1, 2, 2)))
-    network = lower(graph, LoweringOptions(grade="simulator", bias="always-on")).network
+    network = lower(graph, LoweringOptions(grade="simulator", bias="always-on"))
     assert network.layers[0].neuron.threshold.tolist() == [65536, 131071, 1]
     assert network.layers[0].bias.tolist() == [0, 0, 2]
     result = simulate(network, np.zeros((1, 4, 1, 2, 2), np.uint8), record="spikes")
@@ -162,7 +162,7 @@ def test_subtract_self_weights_are_mantissas_of_one_exponent():
     Thresholds 496 and 1264 are shifted from their middle, 880, by biases of +384 and -384.
     """
     first = dense([[0.5, -0.25], [0.1, 0.2]])
-    layer = lower(chain((2,), first, neurons(2), READ, neurons(2), reset="subtract")).network.layers[0]
+    layer = lower(chain((2,), first, neurons(2), READ, neurons(2), reset="subtract")).layers[0]
     assert layer.self_weight.tolist() == [496, 1264]
     assert layer.weight.tolist() == [[248, -124], [126, 252]]  # 126.4 -> 126, 252.8 -> 252
     assert layer.neuron.threshold == 880
@@ -174,7 +174,7 @@ def test_subtract_starts_are_lowered_thresholds():
     """From half a threshold, 496 is reached at 248 and 1264 at 632: middle 440, shifts +192 and -192."""
     first = dense([[0.5, -0.25], [0.1, 0.2]])
     graph = chain((2,), first, neurons(2, start=0.5), READ, neurons(2), reset="subtract")
-    layer = lower(graph).network.layers[0]
+    layer = lower(graph).layers[0]
     assert layer.self_weight.tolist() == [496, 1264]
     assert layer.neuron.threshold == 440
     assert layer.bias.tolist() == [192, -192]
@@ -187,7 +187,7 @@ def test_subtract_relays_weigh_what_they_subtract():
     graph = chain(
         shape, one, neurons(shape), one, neurons(shape), one, neurons(shape), skips=[("n1", "n5")], reset="subtract"
     )
-    layer = lower(graph).network.layers[1]
+    layer = lower(graph).layers[1]
     assert layer.self_weight.tolist() == [508, 4]
     assert layer.weight.ravel().tolist() == [254, 4]
     assert layer.neuron.threshold == 255  # between 508 and 2, where a relay of weight 4 fires
@@ -197,7 +197,7 @@ def test_subtract_relays_weigh_what_they_subtract():
 def test_subtract_thresholds_stay_within_the_bias_range_of_each_other():
     """Channels of very different weights: 0.001 alone could have theta 127 x 128 = 16256, too far from 254's."""
     first = dense([[1.0, 0.0], [0.0, 0.001]])
-    layer = lower(chain((2,), first, neurons(2), READ, neurons(2), reset="subtract")).network.layers[0]
+    layer = lower(chain((2,), first, neurons(2), READ, neurons(2), reset="subtract")).layers[0]
     assert layer.self_weight[1] <= 8190
     assert np.abs(layer.bias).max() <= 4095
     fires_at = layer.neuron.threshold - layer.bias
@@ -206,7 +206,7 @@ def test_subtract_thresholds_stay_within_the_bias_range_of_each_other():
 
 def test_read_out_has_one_scale():
     graph = chain((2,), dense([[0.5, -0.25], [0.1, 0.2]]), neurons(2), reset="subtract")
-    layer = lower(graph).network.layers[0]
+    layer = lower(graph).layers[0]
     assert layer.self_weight.tolist() == [508, 508]
     assert layer.weight.tolist() == [[254, -128], [50, 102]]
 
@@ -216,7 +216,7 @@ def test_subtract_with_a_leak():
     ones = np.ones(2)
     leaky = nir.LIF(tau=2 * ones, r=2 * ones, v_leak=0 * ones, v_threshold=ones, v_reset=0 * ones)
     graph = chain((2,), dense([[0.5, 0.0], [0.0, 0.5]]), leaky, READ, neurons(2), reset="subtract", dt=1.0)
-    layer = lower(graph).network.layers[0]
+    layer = lower(graph).layers[0]
     assert layer.neuron.current_decay == 2048
     assert layer.self_weight.tolist() == [254, 254]
     assert layer.weight.tolist() == [[254, 0], [0, 254]]
@@ -284,16 +284,16 @@ def longest(network, steps):
 
 def test_membranes_seen_in_calibration_stay_within_half_the_state():
     """64 steps of -1 threshold: theta is at most 65535 / 64 = 1023."""
-    lowered = lower(drifting(64, 64.0))
+    lowered = lower_with_report(drifting(64, 64.0))
     assert lowered.network.layers[0].self_weight.max() <= 1023
     assert lowered.layers[0].state_used <= 0.5
     assert longest(lowered.network, 64) == [0, 0]
 
 
 def test_more_steps_than_calibrated_scale_the_layer_down():
-    unscaled = lower(drifting(64, 64.0)).network
+    unscaled = lower(drifting(64, 64.0))
     assert longest(unscaled, 2000)[0] > 0  # what must not happen
-    lowered = lower(drifting(64, 64.0), LoweringOptions(steps=2000))
+    lowered = lower_with_report(drifting(64, 64.0), LoweringOptions(steps=2000))
     assert lowered.network.deployment.steps == 2000
     assert lowered.network.layers[0].self_weight.max() <= 65535 / 2000
     assert longest(lowered.network, 2000) == [0, 0]
@@ -301,28 +301,32 @@ def test_more_steps_than_calibrated_scale_the_layer_down():
 
 def test_far_too_many_steps_are_refused():
     with pytest.raises(LimitError, match=r"layer_00 \(n1\): neuron channel 0 .* convert with fewer steps"):
-        lower(drifting(64, 64.0), LoweringOptions(steps=10**6))
+        lower(drifting(64, 64.0), steps=10**6)
 
 
 def test_currents_beyond_the_state_scale_reset_to_zero_down():
     """600 inputs of 0.5 thresholds at once: 600 x 254 would wrap at 131071; half of that leaves theta 65535 / 300."""
     graph = chain((600,), dense([[0.5] * 600]), neurons(1, peak=300.0))
-    network = lower(graph).network
+    network = lower(graph)
     assert network.layers[0].neuron.threshold == 218
     result = simulate(network, np.ones((1, 5, 600), np.uint8))
     assert result.wraps == [0]
     assert result.output_counts.item() == 5
-    unmeasured = lower(chain((600,), dense([[0.5] * 600]), neurons(1)))
+    unmeasured = lower_with_report(chain((600,), dense([[0.5] * 600]), neurons(1)))
     assert unmeasured.wrap_unproven()
     assert simulate(unmeasured.network, np.ones((1, 5, 600), np.uint8)).wraps[0] > 0
 
 
 def test_what_proves_that_nothing_wraps():
-    assert not lower(chain((600,), dense([[0.5] * 600]), neurons(1, peak=300.0))).wrap_unproven()
-    assert not lower(chain((500,), dense([[0.5] * 500]), neurons(1))).wrap_unproven()  # 500 x 254 = 127000 fits
-    assert lower(chain((5,), dense([[0.5] * 5]), neurons(1), reset="subtract")).wrap_unproven()
-    # Graded input: 3 x 254 x 255 = 194310.
-    assert lower(chain((3,), dense([[0.5] * 3]), neurons(1), coding="constant")).wrap_unproven()
+    def unproven(inputs, *, peak=None, **notes):
+        return lower_with_report(
+            chain((inputs,), dense([[0.5] * inputs]), neurons(1, peak=peak), **notes)
+        ).wrap_unproven()
+
+    assert not unproven(600, peak=300.0)
+    assert not unproven(500)  # 500 x 254 = 127000 fits
+    assert unproven(5, reset="subtract")
+    assert unproven(3, coding="constant")  # 3 x 254 x 255 = 194310
     # A current with a memory piles up: 300 x 254 at each step, half of it kept, is twice that.
     ones = np.ones(1)
     for inputs, unproven in ((250, False), (300, True)):
@@ -335,13 +339,13 @@ def test_what_proves_that_nothing_wraps():
             [("in", "w"), ("w", "c"), ("c", "out")], type_check=False,
         )  # fmt: skip
         set_graph_notes(graph, GraphNotes(reset="zero", dt=1.0))
-        assert lower(graph).wrap_unproven() == unproven
+        assert lower_with_report(graph).wrap_unproven() == unproven
 
 
 def test_peaks_of_the_other_reset_prove_nothing():
     graph = drifting(64, 1.0)
     set_graph_notes(graph, GraphNotes(reset="zero"))
-    assert lower(graph, LoweringOptions(reset="subtract")).wrap_unproven()
+    assert lower_with_report(graph, LoweringOptions(reset="subtract")).wrap_unproven()
 
 
 # --- refusals --------------------------------------------------------------------------------------------------------
@@ -361,7 +365,7 @@ def test_biases_far_above_the_threshold_are_refused():
 
 def test_a_start_that_reset_to_zero_cannot_hold_is_refused():
     graph = chain((2,), READ, neurons(2, start=0.5), reset="subtract")
-    assert lower(graph).network.reset == "subtract"
+    assert lower(graph).reset == "subtract"
     with pytest.raises(ConversionError, match=r"start at 0.5 thresholds, but with reset to zero Lava's start at 0"):
         lower(graph, LoweringOptions(reset="zero"))
 
@@ -379,7 +383,7 @@ def test_a_start_that_would_decay_is_refused():
 
 
 def test_neurons_without_memory_have_nothing_to_subtract_from():
-    assert lower(chain((2,), READ, leaky(2, 1.0), dt=1.0)).network.layers[0].neuron.voltage_decay == 4096
+    assert lower(chain((2,), READ, leaky(2, 1.0), dt=1.0)).layers[0].neuron.voltage_decay == 4096
     with pytest.raises(ConversionError, match="forget everything in one step"):
         lower(chain((2,), READ, leaky(2, 1.0), reset="subtract", dt=1.0))
 
@@ -412,7 +416,7 @@ def test_the_reset_must_be_known():
     graph = chain((2,), READ, neurons(2), reset=None)
     with pytest.raises(ConversionError, match="give --reset zero or --reset subtract"):
         lower(graph)
-    assert lower(graph, LoweringOptions(reset="subtract")).network.reset == "subtract"
+    assert lower(graph, LoweringOptions(reset="subtract")).reset == "subtract"
 
 
 def test_classes_must_fit_the_outputs():
@@ -422,7 +426,7 @@ def test_classes_must_fit_the_outputs():
 
 def test_reports_say_what_was_made():
     second = dense([[0.5, 0.0], [0.0, 0.5]], [1.5, -1.2])
-    lowered = lower(chain((2,), READ, neurons(2), second, neurons(2)))
+    lowered = lower_with_report(chain((2,), READ, neurons(2), second, neurons(2)))
     report = lowered.layers[0]
     assert (report.name, report.shape, report.populations) == ("layer_00", (5,), ("n1",))
     assert (report.relay_channels, report.always_on_channels) == (0, 3)

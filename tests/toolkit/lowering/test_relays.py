@@ -188,7 +188,7 @@ def repeated(train, late, like, kind):
 
 def run_both(b, graph, reset, reference, mode, **options):
     """(network, spikes of its layers, reference trains by name, depths)."""
-    network = lower(graph, LoweringOptions(bias=mode, **options)).network
+    network = lower(graph, LoweringOptions(bias=mode, **options))
     alone = reference(graph, reset, b.start, mode or "input")
     expected = alone.run(b.spikes)
     rates = {name: train.mean() for name, train in expected.items()}
@@ -325,7 +325,7 @@ def test_branches_of_different_stride_are_refused(builder):
     x = b.neurons(b.conv("in", 4))
     y = b.neurons(b.conv(x, 4, 3, 2))
     left = b.conv(y, 4, 1, 2, 0)  # 8 -> 4 -> 2, beside 8 -> (4) -> 2 by a stride of 4: seen from its relay, 2
-    assert lower(b.finish(b.neurons(left, b.conv(x, 4, 1, 4, 0)))).network.depth == 3
+    assert lower(b.finish(b.neurons(left, b.conv(x, 4, 1, 4, 0)))).depth == 3
     b = builder(1, SIZE, "zero")
     x = b.neurons(b.conv("in", 4))
     left, right = b.neurons(b.conv(x, 4, 3, 2)), b.neurons(b.conv(x, 4, 2, 1, 0))
