@@ -7,6 +7,11 @@ from pathlib import Path
 
 import pytest
 
+# Before anything imports torch: one thread each, for the tests' networks are small and results must not depend on the
+# machine's cores, and no spinning where a test asks for more.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -20,8 +25,3 @@ def repository() -> Path:
 def _no_data_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests never read a user's own data sets: they must pass, and mean the same, on every machine."""
     monkeypatch.delenv("GASCNN_DATA", raising=False)
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """One thread each: the tests' networks are small, and results do not depend on the machine's cores."""
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
