@@ -6,7 +6,7 @@ from torch import nn
 from gascnn.exporters.netx import write_netx
 from gascnn.hardware import lava
 from gascnn.hardware.simulator import simulate
-from gascnn.toolkit.coding import encode
+from gascnn.toolkit.coding import encode_for
 from gascnn.toolkit.conversion import convert
 from gascnn.toolkit.data import load_dataset
 from gascnn.toolkit.lowering import lower
@@ -30,7 +30,7 @@ spiking = convert(model, data.train.images, reset="subtract", steps=32, classes=
 network = lower(spiking.graph)
 write_netx(network, "own_model.net")
 test = data.test.take(100)
-spikes = encode(test.images, "regular", steps=32)
+spikes = encode_for(network, test.images)
 with torch.no_grad():
     print("ANN      ", (model.eval()(torch.from_numpy(test.images) / 255).argmax(1).numpy() == test.labels).mean())
 print("simulator", (simulate(network, spikes).predictions() == test.labels).mean())

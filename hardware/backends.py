@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from gascnn.exporters.netx import read_netx, recorded_digest
 from gascnn.hardware.result import RunResult, concatenate
-from gascnn.toolkit.coding import encode
+from gascnn.toolkit.coding import encode_for
 from gascnn.toolkit.errors import BackendError, DataError, UsageError
 from gascnn.toolkit.files import sha256_file
 from gascnn.toolkit.lowering.network import NetxNetwork
@@ -149,45 +149,10 @@ def run_images(
     size = len(images) if backend != "sim" else batch_size
     results = []
     for start in range(0, len(images), size):
-        spikes = encode_for(file, images[start : start + size], steps=steps, seed=seed, first=start)
+        spikes = encode_for(file.network, images[start : start + size], steps=steps, seed=seed, first=start)
         told = None if progress is None else _shifted(progress, start)
         results.append(run_spikes(file, spikes, backend=backend, record=record, progress=told))
     return concatenate(results)
-
-
-def encode_for(
-    file: NetxFile,
-    images: npt.NDArray[np.uint8],
-    *,
-    steps: int | None = None,
-    seed: int | None = None,
-    first: int = 0,
-) -> npt.NDArray[np.uint8]:
-    """Encode images as the file says; a foreign file takes evenly spaced spikes, or pixels if its input is graded.
-
-    Args:
-        file: the network.
-        images: (image, C, H, W) uint8.
-        steps: T; default what the file was fitted for.
-        seed: of the coding; default the file's.
-        first: number of the first image in its data set.
-
-    Raises:
-        UsageError: no ``steps`` for a foreign file.
-    """
-    deployment = file.network.deployment
-    if deployment is None:
-        if steps is None:
-            raise UsageError(f"{file.path} does not say how many steps an image takes; give --steps")
-        return encode(images, "constant" if file.network.input_bits else "regular", steps, seed=seed or 0, first=first)
-    return encode(
-        images,
-        deployment.coding,
-        deployment.steps if steps is None else steps,
-        seed=deployment.seed if seed is None else seed,
-        first=first,
-        pixel_max=deployment.pixel_max,
-    )
 
 
 def _shifted(progress: Progress, start: int) -> Progress:

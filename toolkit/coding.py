@@ -6,7 +6,8 @@ Three codings of an intensity ``x`` in 0..1 over T steps:
   rounded up or down. The phase differs between neighbouring pixels (an additive recurrence over row, column and
   channel, shifted by the seed), so that a flat region does not fire all at once.
 - ``bernoulli``: at each step a spike with probability ``x``, drawn from a generator seeded by (seed, image number).
-- ``constant``: the 8-bit pixel itself at every step, for networks whose first layer takes graded input.
+- ``constant``: the pixel itself at every step, ``round(x (2^b - 1))`` in b bits, for networks whose first layer takes
+  graded input.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import numpy.typing as npt
 
 from gascnn.toolkit.errors import DataError, UsageError
 from gascnn.toolkit.lowering.deployment import Coding
+from gascnn.toolkit.lowering.limits import GRADED_INPUT_BITS
+from gascnn.toolkit.lowering.network import NetxNetwork
 
 # Additive recurrence in three dimensions: powers of the inverse of the real root of x^4 = x + 1.
 _RECURRENCE = (0.8191725133961645, 0.6710436067037893, 0.5497004779019703)
@@ -31,8 +34,9 @@ def encode(
     seed: int = 0,
     first: int = 0,
     pixel_max: int = 255,
+    bits: int = GRADED_INPUT_BITS,
 ) -> npt.NDArray[np.uint8]:
-    """Encode images as input of a deployed network.
+    """Encode images as input of a deployed network; :func:`encode_for` does it as the network says.
 
     Args:
         images: (image, C, H, W) uint8.
@@ -41,13 +45,14 @@ def encode(
         seed: of phases or random numbers.
         first: number of the first image, so that a data set gives the same spikes however it is cut into batches.
         pixel_max: pixel value of intensity 1.
+        bits: of a pixel with ``constant``.
 
     Returns:
-        (image, T, C, H, W) uint8: 0/1, or the pixels for ``constant``.
+        (image, T, C, H, W) uint8: 0/1, or 0..2^bits - 1 for ``constant``.
 
     Raises:
         DataError: images of another shape or type, or brighter than ``pixel_max``.
-        UsageError: unknown coding, ``steps`` or ``pixel_max`` below 1, or a negative seed.
+        UsageError: unknown coding, ``steps`` or ``pixel_max`` below 1, a negative seed, or ``bits`` not 1..8.
     """
     if coding not in get_args(Coding):
         raise UsageError(f"unknown input coding {coding!r}; known: {', '.join(get_args(Coding))}")
@@ -59,15 +64,57 @@ def encode(
     ):
         if value < least:
             raise UsageError(f"{name} is {value}; it must be at least {least}")
+    if not 1 <= bits <= GRADED_INPUT_BITS:
+        raise UsageError(f"bits is {bits}; it must be 1..{GRADED_INPUT_BITS}")
     if images.ndim != 4 or images.dtype != np.uint8:
         raise DataError(f"images are {images.dtype} of shape {images.shape}; expected uint8 (image, C, H, W)")
     if images.size and int(images.max()) > pixel_max:
         raise DataError(f"a pixel is {images.max()}; this network takes 0..{pixel_max}")
     if coding == "constant":
-        return np.broadcast_to(images[:, None], (len(images), steps, *images.shape[1:])).copy()
+        pixels = (images.astype(np.int64) * (2**bits - 1) + pixel_max // 2) // pixel_max
+        return np.repeat(pixels.astype(np.uint8)[:, None], steps, axis=1)
     if coding == "regular":
         return _regular(images, steps, seed, pixel_max)
     return _bernoulli(images, steps, seed, first, pixel_max)
+
+
+def encode_for(
+    network: NetxNetwork,
+    images: npt.NDArray[np.uint8],
+    *,
+    steps: int | None = None,
+    seed: int | None = None,
+    first: int = 0,
+) -> npt.NDArray[np.uint8]:
+    """Encode images as the network says; a foreign one takes evenly spaced spikes, or pixels if its input is graded.
+
+    Args:
+        network: read from a file or lowered.
+        images: (image, C, H, W) uint8.
+        steps: T; default what the network was fitted for.
+        seed: of the coding; default the network's.
+        first: number of the first image in its data set.
+
+    Raises:
+        UsageError: no ``steps`` for a foreign network.
+        DataError: as :func:`encode`.
+    """
+    bits = network.input_bits or GRADED_INPUT_BITS
+    deployment = network.deployment
+    if deployment is None:
+        if steps is None:
+            raise UsageError("the network does not say how many steps an image takes; give --steps")
+        coding: Coding = "constant" if network.input_bits else "regular"
+        return encode(images, coding, steps, seed=seed or 0, first=first, bits=bits)
+    return encode(
+        images,
+        deployment.coding,
+        deployment.steps if steps is None else steps,
+        seed=deployment.seed if seed is None else seed,
+        first=first,
+        pixel_max=deployment.pixel_max,
+        bits=bits,
+    )
 
 
 def _regular(images: npt.NDArray[np.uint8], steps: int, seed: int, pixel_max: int) -> npt.NDArray[np.uint8]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tracemalloc
 
 import numpy as np
@@ -102,6 +103,15 @@ def test_constant_coding_is_the_pixel_at_every_step():
     assert images.any()
 
 
+@pytest.mark.parametrize(("pixel_max", "bits"), [(255, 4), (16, 8), (16, 3), (255, 1)])
+def test_constant_pixels_of_other_depths(pixel_max, bits):
+    pixels = np.arange(pixel_max + 1, dtype=np.uint8).reshape(1, 1, 1, -1)
+    found = encode(pixels, "constant", 2, pixel_max=pixel_max, bits=bits)[0, 1, 0, 0]
+    np.testing.assert_array_equal(
+        found, [math.floor(p * (2**bits - 1) / pixel_max + 0.5) for p in range(pixel_max + 1)]
+    )
+
+
 def test_memory_does_not_grow_beyond_the_spikes():
     """A batch of 100 images is 40 MB of spikes; time was once a 64-bit axis of its own, ten times that."""
     images = np.full((100, 1, 64, 64), 90, np.uint8)
@@ -136,6 +146,8 @@ def test_what_cannot_be_encoded(images, arguments, error, match):
     [
         ({"pixel_max": 100}, DataError, r"a pixel is 255; this network takes 0..100"),
         ({"pixel_max": 0}, UsageError, "pixel_max is 0; it must be at least 1"),
+        ({"bits": 0}, UsageError, "bits is 0; it must be 1..8"),
+        ({"bits": 9}, UsageError, "bits is 9; it must be 1..8"),
         ({"seed": -1}, UsageError, "seed is -1; it must be at least 0"),
     ],
 )

@@ -46,8 +46,9 @@ WRAP_CHECK_IMAGES = 32
     type=click.Choice(["always-on", "neuron", "input"]),
     help="How biases act: through channels that spike at every step, made by the first layer (always-on) or "
     "added to the input by the host (input), or as the neurons' own, from the very first step on (neuron). "
-    "Default: always-on; reset subtract takes input.",
+    "Default: always-on; input with reset subtract or constant coding.",
 )
+@click.option("--input-bits", type=int, help="Bits of a pixel with constant coding, 1 to 8; default: what loses least.")
 @click.option("--dt", type=float, help="Length of a step, for NIR graphs of leaky neurons that do not say.")
 @options.limit(200)
 @options.output("File to write.")
@@ -71,6 +72,7 @@ def execute(
     json_path: Path | None,
     grade: str,
     bias: str | None,
+    input_bits: int | None,
     dt: float | None,
     limit: int,
     **arguments: Any,
@@ -86,7 +88,14 @@ def execute(
 
     lowered = lower_with_report(
         graph,
-        LoweringOptions(reset=arguments["reset"], grade=grade, bias=bias, steps=arguments["steps"], dt=dt),  # type: ignore[arg-type]
+        LoweringOptions(
+            reset=arguments["reset"],
+            grade=grade,  # type: ignore[arg-type]
+            bias=bias,  # type: ignore[arg-type]
+            input_bits=input_bits,
+            steps=arguments["steps"],
+            dt=dt,
+        ),
     )
     expected: dict[str, Any] = {}
     if arguments["data"] is not None:
@@ -118,26 +127,22 @@ def _measure(lowered: Lowered, opened: Model | None, arguments: dict[str, Any], 
     """Run the integers: refuse if they wrap, measure their accuracy on test images."""
     from gascnn.hardware.simulator import simulate
     from gascnn.toolkit.cli.models import load_data
-    from gascnn.toolkit.coding import encode
+    from gascnn.toolkit.coding import encode_for
     from gascnn.toolkit.training.metrics import classification_report
 
     network = lowered.network
-    deployment = network.deployment
-    assert deployment is not None
     dataset = load_data(arguments["data"], opened, arguments["data_dir"], arguments["image_size"])
-    code = {"seed": deployment.seed, "pixel_max": deployment.pixel_max}
     with bar("checking", limit) as progress:
         train = dataset.train.take(WRAP_CHECK_IMAGES).images
-        wraps = simulate(network, encode(train, deployment.coding, deployment.steps, **code)).wraps or []
+        wraps = simulate(network, encode_for(network, train)).wraps or []
         for index, count in enumerate(wraps):
             if count:
                 raise LimitError(
                     f"layer_{index:02d}: the 24-bit current u wrapped {count} times on {len(train)} training images; "
-                    f"export with fewer steps than {deployment.steps}, or train with more weight decay"
+                    "export with fewer steps, or train with more weight decay"
                 )
         part = dataset.test.take(limit)
-        spikes = encode(part.images, deployment.coding, deployment.steps, **code)
-        result = simulate(network, spikes, progress=progress)
+        result = simulate(network, encode_for(network, part.images), progress=progress)
     names = [str(n) for n in dataset.class_names]
     report = classification_report(result.scores(), part.labels, names, kind="scores", predictions=result.predictions())
     figures = {name: report[name] for name in ("images", "accuracy", "macro_f1")}
@@ -168,6 +173,7 @@ def _write(
         "grade": network.deployment.grade if network.deployment is not None else None,
         "steps": network.deployment.steps if network.deployment is not None else None,
         "neurons": network.neurons,
+        "input_bits": network.input_bits,
         "constant_channels": network.constant_channels,
         "expected": expected,
         "source": provenance,

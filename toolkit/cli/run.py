@@ -191,12 +191,12 @@ def _save_spikes(path: Path, answers: Answers) -> None:
 def _save_input(path: Path, model: Model, images: Any, spikes: Any, steps: int | None, seed: int | None) -> None:
     import numpy as np
 
-    from gascnn.hardware.backends import encode_for
     from gascnn.hardware.inputs import checked_spikes
+    from gascnn.toolkit.coding import encode_for
     from gascnn.toolkit.files import atomic_path
 
     assert model.netx is not None
-    fed = encode_for(model.netx, images, steps=steps, seed=seed) if images is not None else spikes
+    fed = encode_for(model.netx.network, images, steps=steps, seed=seed) if images is not None else spikes
     with atomic_path(path) as temporary, open(temporary, "wb") as handle:
         np.savez_compressed(handle, spikes=checked_spikes(model.netx.network, fed, steps))
 

@@ -137,7 +137,7 @@ def _spiking(
             part, notes.coding, total, seed=notes.seed if seed is None else seed, first=start, pixel_max=notes.pixel_max
         )
         values = torch.from_numpy(fed).to(torch.float32)
-        outputs.append(network(values / notes.pixel_max if notes.coding == "constant" else values, notes.skip_steps))
+        outputs.append(network(values / 255 if notes.coding == "constant" else values, notes.skip_steps))
         if progress is not None:
             progress(min(start + batch_size, len(images)))
     shares = [len(o.counts) / len(images) for o in outputs]

@@ -98,8 +98,9 @@ def _spikes(
     limit: int,
     seed: int | None,
 ) -> tuple[Any, dict[str, Any]]:
-    from gascnn.hardware.backends import check_image_shape, encode_for
+    from gascnn.hardware.backends import check_image_shape
     from gascnn.toolkit.cli.models import eight_bit, load_data, read_input
+    from gascnn.toolkit.coding import encode_for
 
     if data is not None:
         dataset = load_data(data, opened, data_dir)
@@ -112,7 +113,7 @@ def _spikes(
             return array[:limit], source
         images = eight_bit(array[:limit], input_path)
     check_image_shape(opened.netx.network, images)
-    return encode_for(opened.netx, images, steps=steps, seed=seed), source
+    return encode_for(opened.netx.network, images, steps=steps, seed=seed), source
 
 
 def _problems(unchanged: bool | None, wraps: list[int] | None, ours: bool) -> list[str]:

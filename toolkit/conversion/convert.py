@@ -174,7 +174,7 @@ def convert(
         few = images[: min(options.fit_images, options.calibration_images)]
         inputs = torch.from_numpy(encode(few, options.coding, options.steps, seed=options.seed, pixel_max=pixel_max))
         if options.coding == "constant":
-            inputs = inputs.to(torch.float32) / pixel_max
+            inputs = inputs.to(torch.float32) / 255
         fitter = Fitter(graph, chosen[: len(few)], inputs, options.neuron())
         done: list[str] = []
 

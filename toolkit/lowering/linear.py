@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -233,8 +233,3 @@ def _dense_after_conv(dense: DenseMap, conv: ConvMap) -> DenseMap:
     weight = padded[:, :, pv : pv + height, ph : ph + width].reshape(len(rows), -1)
     bias = dense.bias + rows.sum(axis=(2, 3)) @ conv.bias
     return DenseMap(weight, bias, conv.in_shape, dense.out_shape)
-
-
-def scaled_input(linear: LinearMap, factor: float) -> LinearMap:
-    """The map for an input that is 1 / ``factor`` times larger: weights scaled, bias kept."""
-    return replace(linear, weight=linear.weight * factor)

@@ -195,7 +195,7 @@ def _zero(
         threshold = np.where(rows, scale, 1).astype(np.int64)
         firing = threshold[list(plan.generated)]
     else:
-        limit = relay_weight - 2 if plan.relays else limits.THRESHOLD_MAX
+        limit = min(relay_weight * plan.level - 2, limits.THRESHOLD_MAX) if plan.relays else limits.THRESHOLD_MAX
         if plan.generated:
             limit = min(limit, limits.BIAS_MAX - 1)
         shared = min(int(_floor(bounds[rows]).min()), limit)

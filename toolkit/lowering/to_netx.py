@@ -13,11 +13,11 @@ from gascnn.toolkit.errors import ConversionError, UsageError
 from gascnn.toolkit.lowering import limits
 from gascnn.toolkit.lowering.annotations import GraphNotes, graph_notes, set_graph_notes
 from gascnn.toolkit.lowering.deployment import Deployment, Grade
-from gascnn.toolkit.lowering.graph import INPUT, FloatPopulation, Path, SpikeGraph, read_graph
-from gascnn.toolkit.lowering.linear import scaled_input
-from gascnn.toolkit.lowering.network import InputLayer, NetxNetwork, Reset
+from gascnn.toolkit.lowering.graded import check_graded, choose_bits, graded
+from gascnn.toolkit.lowering.graph import FloatPopulation, SpikeGraph, read_graph
+from gascnn.toolkit.lowering.network import InputLayer, NetxNetwork, Reset, SynapticLayer
 from gascnn.toolkit.lowering.plan import LayerPlan, plan_layers, population_depths
-from gascnn.toolkit.lowering.quantise import Scheme, quantise_layer
+from gascnn.toolkit.lowering.quantise import Scales, Scheme, quantise_layer
 from gascnn.toolkit.lowering.rules import check_network
 
 BiasMode = Literal["neuron", "always-on", "input"]
@@ -37,8 +37,10 @@ class LoweringOptions:
             reach layer k. ``always-on``: the first layer makes channels that spike at every step and hands them on;
             biases are weights from them and start one step before the data. ``input``: these channels are planes of
             the input that the host adds; biases then act exactly as long as the input does and the network is silent
-            without input. None: ``input`` for reset by subtraction (which has no other), ``neuron`` where synaptic
-            currents have a memory (which no such channel can pass), else ``always-on``.
+            without input. None: ``input`` for reset by subtraction (which has no other) and for graded input (where
+            channels made by a 12-bit bias would hold the threshold down), ``neuron`` where synaptic currents have a
+            memory (which no such channel can pass), else ``always-on``.
+        input_bits: of a pixel with constant coding, 1 to 8; None takes those that lose least.
         steps: T to record; None takes the graph's.
         dt: length of a step where the graph has leaky neurons and does not say.
     """
@@ -46,6 +48,7 @@ class LoweringOptions:
     reset: Reset | None = None
     grade: Grade = "hardware"
     bias: BiasMode | None = None
+    input_bits: int | None = None
     steps: int | None = None
     dt: float | None = None
 
@@ -62,6 +65,8 @@ class LoweringOptions:
         ):
             if value not in allowed and (value is not None or name == "grade"):
                 raise UsageError(f"{name} is {value!r}; it must be one of {', '.join(allowed)}")
+        if self.input_bits is not None and not 1 <= self.input_bits <= limits.GRADED_INPUT_BITS:
+            raise UsageError(f"input_bits is {self.input_bits}; it must be 1..{limits.GRADED_INPUT_BITS}")
         if self.steps is not None and self.steps < 1:
             raise UsageError(f"steps is {self.steps}; it must be at least 1")
         if self.dt is not None and not 0 < self.dt < math.inf:
@@ -156,24 +161,24 @@ def lower_with_report(graph: nir.NIRGraph, options: LoweringOptions | None = Non
         spiking = _stretched(spiking, None)
     elif steps > notes.steps:
         spiking = _stretched(spiking, steps / notes.steps)
-    spiking = _pixels_as_integers(spiking)
-    level = 2**limits.GRADED_INPUT_BITS - 1 if notes.coding == "constant" and bias == "input" else 1
-    always_on = 0
-    if bias != "neuron":
-        always_on = always_on_channels(spiking, first=1 if bias == "input" else 2, level=level)
-    constant = always_on if bias == "input" else 0
-    plans = plan_layers(spiking, always_on, from_input=bias == "input")
-    # The always-on plane of graded input holds the largest pixel value, so a bias weight counts that often.
-    plans[0] = replace(plans[0], bias=plans[0].bias / level, level=level)
+    from_input = bias == "input"
+    always_on = 0 if bias == "neuron" else always_on_channels(spiking, first=1 if from_input else 2)
+    plans = plan_layers(spiking, always_on, from_input=from_input)
     scheme = Scheme(reset=reset, hardware=options.grade == "hardware", steps=steps)
-    done = [
-        quantise_layer(plan, scheme, last=index == len(plans) - 1, name=f"layer_{index:02d} ({_names(plan)})")
-        for index, plan in enumerate(plans)
-    ]
+    bits = 0
+    if notes.coding == "constant":
+        check_graded(spiking)
+        only = len(plans) == 1
+        bits = options.input_bits or choose_bits(
+            lambda n: _quantised(0, graded(plans[0], n, from_input), scheme, only)[1].weight_bits
+        )
+        plans[0] = graded(plans[0], bits, from_input)
+    done = [_quantised(index, plan, scheme, index == len(plans) - 1) for index, plan in enumerate(plans)]
+    constant = always_on if from_input else 0
     network = NetxNetwork(
         input=InputLayer((spiking.input_shape[0] + constant, *spiking.input_shape[1:])),
         layers=tuple(layer for layer, _ in done),
-        input_bits=limits.GRADED_INPUT_BITS if notes.coding == "constant" else 0,
+        input_bits=bits,
         reset=reset,
         constant_channels=constant,
         deployment=_deployment(spiking, notes, options),
@@ -183,10 +188,17 @@ def lower_with_report(graph: nir.NIRGraph, options: LoweringOptions | None = Non
     return Lowered(network, reports)
 
 
+def _quantised(index: int, plan: LayerPlan, scheme: Scheme, last: bool) -> tuple[SynapticLayer, Scales]:
+    names = ", ".join(p.name for p in plan.populations)
+    return quantise_layer(plan, scheme, last=last, name=f"layer_{index:02d} ({names})")
+
+
 def _default_bias(reset: Reset, graph: SpikeGraph) -> BiasMode:
     if reset == "subtract":
         return "input"
-    return "neuron" if any(p.current_keep > 0 for p in graph.populations) else "always-on"
+    if any(p.current_keep > 0 for p in graph.populations):
+        return "neuron"
+    return "input" if graph.notes.coding == "constant" else "always-on"
 
 
 def _stretched(graph: SpikeGraph, factor: float | None) -> SpikeGraph:
@@ -211,11 +223,7 @@ def _with_dt(graph: nir.NIRGraph, dt: float | None) -> nir.NIRGraph:
     return copy
 
 
-def _names(plan: LayerPlan) -> str:
-    return ", ".join(p.name for p in plan.populations)
-
-
-def always_on_channels(graph: SpikeGraph, first: int, level: int = 1) -> int:
+def always_on_channels(graph: SpikeGraph, first: int) -> int:
     """How many always-on channels let every bias be an 8-bit weight without costing the other weights precision.
 
     A neuron's bias b and largest weight w share 8 bits; with n always-on channels each carries b / n.
@@ -223,14 +231,13 @@ def always_on_channels(graph: SpikeGraph, first: int, level: int = 1) -> int:
     Args:
         graph: populations and paths.
         first: depth (from 1) from which on populations take their biases from such channels.
-        level: what these channels hold where they are planes of the input; 1 for spikes.
     """
     needed = 0
     depth = population_depths(graph)
     area = {0: math.prod(graph.input_shape[1:])} | {depth[p.name]: math.prod(p.shape[1:]) for p in graph.populations}
     for population in graph.populations:
         own = depth[population.name]
-        bias = np.abs(np.sum([path.map.bias for path in population.paths], axis=0)) / (level if own == 1 else 1)
+        bias = np.abs(np.sum([path.map.bias for path in population.paths], axis=0))
         if own < first or not np.any(bias):
             continue
         columns = area[own - 1] if len(population.shape) == 1 else 1
@@ -240,23 +247,6 @@ def always_on_channels(graph: SpikeGraph, first: int, level: int = 1) -> int:
         ratio = float(np.quantile(bias / np.maximum(largest, 1e-12), 0.9))
         needed = max(needed, min(MAX_ALWAYS_ON, math.ceil(ratio / columns)), 1)
     return needed
-
-
-def _pixels_as_integers(graph: SpikeGraph) -> SpikeGraph:
-    """With constant coding the input is the 8-bit pixel itself: divide the first weights by its largest value."""
-    if graph.notes.coding != "constant":
-        return graph
-    factor = 1.0 / graph.notes.pixel_max
-
-    def converted(population: FloatPopulation) -> FloatPopulation:
-        paths = tuple(Path(p.source, scaled_input(p.map, factor)) if p.source == INPUT else p for p in population.paths)
-        return replace(population, paths=paths)
-
-    depth = population_depths(graph)
-    for population in graph.populations:
-        if depth[population.name] > 1 and any(p.source == INPUT for p in population.paths):
-            raise ConversionError(f"{population.name}: a skip from graded input; relays repeat spikes only; use spikes")
-    return replace(graph, populations=tuple(converted(p) for p in graph.populations))
 
 
 def _deployment(graph: SpikeGraph, notes: GraphNotes, options: LoweringOptions) -> Deployment:

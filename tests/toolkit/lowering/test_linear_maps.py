@@ -19,7 +19,6 @@ from gascnn.toolkit.lowering.linear import (
     identity_map,
     pool_map,
     scale_map,
-    scaled_input,
 )
 
 QUICK = settings(max_examples=150, deadline=None)
@@ -202,9 +201,3 @@ def test_full_kernel_writes_groups_out():
     value = images(grouped)
     full = conv((4, 5, 5), full_kernel(grouped))
     torch.testing.assert_close(apply(full, value), apply(grouped, value))
-
-
-def test_scaled_input_keeps_the_bias():
-    first = conv((1, 4, 4), np.random.default_rng(0).normal(size=(2, 1, 3, 3)), np.array([1.0, -2.0]))
-    value = images(first)
-    torch.testing.assert_close(apply(scaled_input(first, 1 / 255), value * 255), apply(first, value))

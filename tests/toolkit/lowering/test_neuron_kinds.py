@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from gascnn.hardware.simulator import simulate
-from gascnn.toolkit.errors import ConversionError
+from gascnn.toolkit.coding import encode_for
+from gascnn.toolkit.errors import ConversionError, UsageError
 from gascnn.toolkit.lowering import LoweringOptions, lower
 from gascnn.toolkit.lowering.annotations import GraphNotes, NeuronNotes, set_graph_notes, set_neuron_notes
 
@@ -213,7 +214,7 @@ def test_graded_pixels(reset, mode, builder, reference):
     graph = b.finish(b.neurons(b.dense(b.flatten(x), 3), one_threshold=True), coding="constant")
     expected = reference(graph, reset, b.start, mode).run(b.spikes)
     stem.weight = stem.weight * 255
-    network = lower(graph, LoweringOptions(bias=mode))
+    network = lower(graph, bias=mode, input_bits=8)
     assert network.input_bits == 8
     result = simulate(network, b.spikes, record="spikes")
     assert sum(result.wraps) == 0
@@ -235,6 +236,48 @@ def test_a_skip_from_graded_input_is_refused(builder):
     graph = b.finish(b.neurons(b.conv(x, 4), b.conv("in", 4)), coding="constant")
     with pytest.raises(ConversionError, match="a skip from graded input; relays repeat spikes only"):
         lower(graph)
+
+
+def graded_chain(peak, reset):
+    """Two layers; the membranes of the first were seen as far as ``peak`` thresholds from 0."""
+    shape = (2, 2, 2)
+    stem = nir.Conv2d((2, 2), np.array([[[[0.5]], [[-1.0]]], [[[1.0]], [[0.25]]]]), 1, 0, 1, 1, np.zeros(2))
+    first = nir.IF(r=np.ones(shape), v_threshold=np.ones(shape), v_reset=np.zeros(shape))
+    set_neuron_notes(first, NeuronNotes(0.0, np.full(2, 1.0), np.full(2, peak)))
+    flat = nir.Flatten({"input": np.array(shape)}, 0, -1)
+    vector = nir.IF(r=np.ones(2), v_threshold=np.ones(2), v_reset=np.zeros(2))
+    set_neuron_notes(vector, NeuronNotes(0.0, np.full(2, 1.0), np.full(2, 2.0)))
+    return sequence(
+        shape, stem, first, flat, nir.Affine(np.full((2, 8), 0.1), np.zeros(2)), vector, reset=reset, coding="constant"
+    )
+
+
+def test_pixels_and_weights_share_the_state():
+    """Subtract: u reaches theta times 64 < 65536, so theta <= 1016 = 127 * 8 and a weight of 1 is theta / (2^b - 1).
+
+    b = 8: 4 = 2 bits; 7: 8; 6: 16; 5: 1016 / 31 = 33 = 5 bits, 4 but for their parity; 4: 1016 / 15 = 68 = 6.1.
+    """
+    network = lower(graded_chain(64.0, "subtract"))
+    assert network.layers[0].self_weight.tolist() == [1016, 1016]
+    assert network.input_bits == 5
+    assert network.layers[0].weight[:, :, 0, 0].tolist() == [[16, -32], [32, 8]]
+    images = np.random.default_rng(0).integers(0, 256, (3, 2, 2, 2)).astype(np.uint8)
+    fed = encode_for(network, images)
+    np.testing.assert_array_equal(fed[:, 5], np.round(images / 255 * 31))
+    assert simulate(network, fed).counts[0].any()
+
+
+def test_reset_to_zero_has_room_for_whole_pixels():
+    network = lower(graded_chain(64.0, "zero"))
+    assert (network.input_bits, network.constant_channels) == (8, 0)
+    assert network.layers[0].weight[:, :, 0, 0].tolist() == [[128, -254], [254, 64]]
+    assert network.layers[0].neuron.threshold == 254 * 255
+
+
+def test_bits_can_be_asked_for():
+    assert lower(graded_chain(64.0, "subtract"), input_bits=8).input_bits == 8
+    with pytest.raises(UsageError, match=r"input_bits is 9; it must be 1..8"):
+        lower(graded_chain(64.0, "subtract"), input_bits=9)
 
 
 def test_planes_of_graded_input_need_few_channels():
