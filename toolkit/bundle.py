@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from gascnn.toolkit.errors import FormatError
 from gascnn.toolkit.files import atomic_folder, sha256_file
+from gascnn.toolkit.framing import FRAMINGS
 
 SCHEMA = 1
 MODEL_FILE, WEIGHTS_FILE = "model.json", "weights.safetensors"
@@ -35,6 +36,7 @@ class Bundle:
         classes: class names in the order of the outputs.
         tensors: named arrays.
         pixel_max: the pixel value that means intensity 1; the network sees ``pixel / pixel_max``.
+        framing: what part of an image it was trained on; see :mod:`gascnn.toolkit.framing`.
         metrics: measured figures, each with the data it was measured on.
         provenance: data set, options, seeds, versions.
     """
@@ -45,6 +47,7 @@ class Bundle:
     classes: tuple[str, ...]
     tensors: dict[str, npt.NDArray[np.generic]] = field(repr=False)
     pixel_max: int = 255
+    framing: str = "whole"
     metrics: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
 
@@ -71,6 +74,7 @@ def save_bundle(bundle: Bundle, path: str | os.PathLike[str]) -> None:
             "architecture": bundle.architecture,
             "image_shape": list(bundle.image_shape),
             "pixel_max": bundle.pixel_max,
+            "framing": bundle.framing,
             "classes": list(bundle.classes),
             "metrics": bundle.metrics,
             "provenance": bundle.provenance,
@@ -113,6 +117,7 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
         classes=tuple(values["classes"]),
         tensors=tensors,
         pixel_max=values["pixel_max"],
+        framing=values["framing"],
         metrics=values["metrics"],
         provenance=values["provenance"],
     )
@@ -131,6 +136,7 @@ def _read_description(path: Path) -> dict[str, Any]:
         "architecture": isinstance(values.get("architecture"), dict),
         "image_shape": _positive_integers(values.get("image_shape"), 3),
         "pixel_max": _positive_integers([values.get("pixel_max")], 1),
+        "framing": values.get("framing") in FRAMINGS,
         "classes": isinstance(values.get("classes"), list) and all(isinstance(c, str) for c in values["classes"]),
         "metrics": isinstance(values.get("metrics"), dict),
         "provenance": isinstance(values.get("provenance"), dict),

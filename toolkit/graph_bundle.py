@@ -54,6 +54,7 @@ def graph_to_bundle(graph: nir.NIRGraph, metrics: dict[str, Any] | None = None) 
         classes=notes.classes,
         tensors=tensors,
         pixel_max=notes.pixel_max,
+        framing=notes.framing,
         metrics=metrics or {},
         provenance=notes.provenance,
     )

@@ -27,6 +27,7 @@ BUNDLE = Bundle(
     classes=("Ödem", "normal"),
     tensors=TENSORS,
     pixel_max=4095,
+    framing="foreground",
     metrics={"test": {"accuracy": 0.5, "auc": None}},
     provenance={"seed": 3},
 )
@@ -53,7 +54,7 @@ def replace_weights(path, content):
 def test_a_bundle_comes_back(path):
     assert sorted(p.name for p in path.iterdir()) == [MODEL_FILE, WEIGHTS_FILE]
     found = load_bundle(path)
-    for field in ("kind", "architecture", "image_shape", "classes", "pixel_max", "metrics", "provenance"):
+    for field in ("kind", "architecture", "image_shape", "classes", "pixel_max", "framing", "metrics", "provenance"):
         assert getattr(found, field) == getattr(BUNDLE, field)
     assert found.tensors.keys() == TENSORS.keys()
     for name, value in TENSORS.items():
@@ -165,6 +166,8 @@ def test_descriptions_of_another_schema(path, text, found):
         ("pixel_max", 0),
         ("pixel_max", True),
         ("pixel_max", "255"),
+        ("framing", "left"),
+        ("framing", ["whole"]),
         ("classes", "ab"),
         ("classes", [1, 2]),
         ("metrics", []),
@@ -180,7 +183,17 @@ def test_fields_of_the_wrong_kind(path, field, wrong):
 
 @pytest.mark.parametrize(
     "field",
-    ["kind", "architecture", "image_shape", "pixel_max", "classes", "metrics", "provenance", "weights_sha256"],
+    [
+        "kind",
+        "architecture",
+        "image_shape",
+        "pixel_max",
+        "framing",
+        "classes",
+        "metrics",
+        "provenance",
+        "weights_sha256",
+    ],
 )
 def test_missing_fields(path, field):
     rewrite(path, **{field: None})

@@ -19,7 +19,7 @@ from gascnn.toolkit.graph_bundle import graph_from_bundle, graph_to_bundle
 from gascnn.toolkit.lowering.annotations import GraphNotes, NeuronNotes, graph_notes, set_graph_notes, set_neuron_notes
 
 RNG = np.random.default_rng(0)
-NOTES = GraphNotes("subtract", 1.0, "regular", 3, 32, 2, ("a", "b"), (2, 6, 6), 255, {"from": "a test"})
+NOTES = GraphNotes("subtract", 1.0, "regular", 3, 32, 2, ("a", "b"), (2, 6, 6), 255, "whole", {"from": "a test"})
 
 
 def array(*shape):

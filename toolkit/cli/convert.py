@@ -124,6 +124,7 @@ def converted(
             _calibration_images(dataset, chosen),
             chosen,
             classes=tuple(dataset.class_names),
+            framing=dataset.framing,
             provenance={"ann": source, "conversion": vars(chosen)},
             progress=lambda what, done, of: progress(done / of),
         )

@@ -32,6 +32,7 @@ class Model:
         sha256: of the NetX or NIR file, or of a bundle's ``model.json``, which names the hash of its weights.
         image_shape: (C, H, W), or None where a foreign file does not say.
         classes: names, empty where a foreign file does not say.
+        framing: what part of an image it takes.
         netx, bundle, graph: what was opened; the graph is there for ``snn``.
     """
 
@@ -40,6 +41,7 @@ class Model:
     sha256: str
     image_shape: tuple[int, ...] | None
     classes: tuple[str, ...]
+    framing: str = "whole"
     netx: NetxFile | None = None
     bundle: Bundle | None = None
     graph: nir.NIRGraph | None = None
@@ -69,8 +71,10 @@ def open_model(path: Path, *, input_shape: tuple[int, ...] | None = None, input_
 
     file = open_netx(path, input_shape=input_shape, input_bits=input_bits)
     deployment = file.network.deployment
-    shape = deployment.image_shape if deployment is not None else file.network.input_shape
-    return Model("netx", path, file.sha256, shape, deployment.classes if deployment is not None else (), netx=file)
+    if deployment is None:
+        return Model("netx", path, file.sha256, file.network.input_shape, (), netx=file)
+    classes, framing = deployment.classes, deployment.framing
+    return Model("netx", path, file.sha256, deployment.image_shape, classes, framing, netx=file)
 
 
 def _is_nir(path: Path) -> bool:
@@ -90,7 +94,7 @@ def _open_bundle(path: Path) -> Model:
     bundle = load_bundle(path)
     digest = sha256_file(path / MODEL_FILE)
     if bundle.kind == "ann":
-        return Model("ann", path, digest, bundle.image_shape, bundle.classes, bundle=bundle)
+        return Model("ann", path, digest, bundle.image_shape, bundle.classes, bundle.framing, bundle=bundle)
     from gascnn.toolkit.graph_bundle import graph_from_bundle
 
     return _graph_model(path, digest, graph_from_bundle(bundle), bundle)
@@ -104,7 +108,7 @@ def _graph_model(path: Path, digest: str, graph: nir.NIRGraph, bundle: Bundle | 
     notes = graph_notes(graph)
     inputs = [node for node in graph.nodes.values() if isinstance(node, nir.Input)]
     shape = notes.image_shape or tuple(int(n) for n in np.asarray(inputs[0].output_type["output"]).ravel())
-    return Model("snn", path, digest, shape, notes.classes, bundle=bundle, graph=graph)
+    return Model("snn", path, digest, shape, notes.classes, notes.framing, bundle=bundle, graph=graph)
 
 
 def load_data(
@@ -126,7 +130,8 @@ def load_data(
             )
         channels = wanted
         image_size = height if height == width else None
-    dataset = load_dataset(name, data_dir=data_dir, image_size=image_size, channels=channels)
+    framing = "whole" if model is None else model.framing
+    dataset = load_dataset(name, data_dir=data_dir, image_size=image_size, channels=channels, framing=framing)
     if model is not None:
         _check_fits(dataset, model)
     return dataset

@@ -56,7 +56,7 @@ def execute(
     if opened.image_shape is None or len(opened.image_shape) != 3:
         raise UsageError(f"{model} does not say what images it takes; use 'gascnn run --input' instead")
     channels, height, width = opened.image_shape
-    names, images = load_folder_images(folder, (channels, height, width))
+    names, images = load_folder_images(folder, (channels, height, width), opened.framing)
     names, images = names[:limit], images[:limit]
     with bar("predicting", len(images)) as progress:
         answers = answer(

@@ -24,6 +24,11 @@ OVERRIDES = ("epochs", "batch_size", "learning_rate", "weight_decay", "augmentat
 @click.option("--preset", metavar="NAME", help="Recipe: smoke, small, paper, digits, mnist, brain-mri. Default: that "
               "of the data set, else small.")  # fmt: skip
 @click.option("--image-size", type=int, metavar="N", help="Scale images to N pixels a side.")
+@click.option(
+    "--framing",
+    type=click.Choice(["whole", "foreground"]),
+    help="foreground: cut to the square around what is bright, brightness stretched. Default: the preset's.",
+)
 @click.option("--channels", type=click.Choice(["1", "3"]), help="Gray or colour. Default: as stored.")
 @click.option("--width", type=int, help="Channels of the first stage.")
 @click.option("--blocks", metavar="N,N,...", help="Residual blocks in each stage; 2,2,2,2 is ResNet-18.")
@@ -56,6 +61,7 @@ def execute(
     data_dir: Path | None,
     preset: str | None,
     image_size: int | None,
+    framing: str | None,
     channels: str | None,
     width: int | None,
     blocks: str | None,
@@ -80,6 +86,7 @@ def execute(
         data_dir=data_dir,
         image_size=image_size if image_size is not None else recipe.image_size,
         channels=None if channels is None else int(channels),
+        framing=framing if framing is not None else recipe.framing,
     )
     chosen = _options(recipe, overrides)
     folder = run_folder if run_folder is not None else output.with_name(output.name + ".run")

@@ -129,6 +129,7 @@ def convert(
     *,
     classes: tuple[str, ...] = (),
     pixel_max: int = 255,
+    framing: str = "whole",
     provenance: dict[str, Any] | None = None,
     progress: Progress | None = None,
     **changes: Any,
@@ -141,6 +142,7 @@ def convert(
         options: neuron, steps, scales, coding.
         classes: names, in the order of the outputs.
         pixel_max: pixel value of intensity 1.
+        framing: what part of an image these are, recorded for whoever feeds the network.
         provenance: recorded in the result.
         progress: called as the work goes on.
         changes: fields of ``options`` by name, as in ``convert(model, images, reset="subtract", steps=32)``.
@@ -193,6 +195,7 @@ def convert(
         classes=classes,
         image_shape=shape,
         pixel_max=pixel_max,
+        framing=framing,
         provenance=provenance or {},
     )
     result = emit(graph, scales, options.neuron(), notes)

@@ -68,6 +68,7 @@ class Dataset:
         test: what is reported.
         provenance: JSON-ready: source, licence, citation, split rule in a sentence, SHA-256 of what was read,
             preprocessing, images per split, warnings. Never a patient identifier, a path or a file name of the user's.
+        framing: what part of each stored image was taken; see :mod:`gascnn.toolkit.framing`.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Dataset:
     val: ImageSet
     test: ImageSet
     provenance: dict[str, Any] = field(default_factory=dict)
+    framing: str = "whole"
 
     def __post_init__(self) -> None:
         shapes = {self.split(name).images.shape[1:] for name in SPLITS}

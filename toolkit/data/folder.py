@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from gascnn.toolkit.data.decoding import KINDS, DecodedFile, image_kind, read_images
-from gascnn.toolkit.data.framing import check_framing
 from gascnn.toolkit.data.pixels import Frame, describe_scaling
 from gascnn.toolkit.data.privacy import shown
 from gascnn.toolkit.data.raw import RawImages, Unit
 from gascnn.toolkit.errors import DataError, UsageError
+from gascnn.toolkit.framing import check_framing
 
 SPLIT_FOLDERS = {
     "train": "train",
@@ -60,7 +60,7 @@ def read_class_folder(
         root: the folder.
         size: (height, width) to scale each image to; None keeps the size, which must then be the same for all.
         channels: 1, 3, or None: 3 where more than half of the images are in colour, else 1.
-        framing: what part of each image is taken; see :mod:`gascnn.toolkit.data.framing`.
+        framing: what part of each image is taken; see :mod:`gascnn.toolkit.framing`.
 
     Raises:
         DataError: no or one class, an empty class, an unreadable file, images of several sizes.
@@ -95,7 +95,7 @@ def load_folder_images(
     Args:
         path: a folder; images in folders below it are read too.
         image_shape: (C, H, W) of the model; each image is scaled to it as a whole.
-        framing: as the model was trained; see :mod:`gascnn.toolkit.data.framing`.
+        framing: as the model was trained; see :mod:`gascnn.toolkit.framing`.
 
     Returns:
         Names relative to the folder, in natural order (``scan.dcm#2`` for the third image of a file that holds

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gascnn.toolkit.data.arrays import read_npz
 from gascnn.toolkit.data.dataset import CHANNELS, Dataset
 from gascnn.toolkit.data.folder import read_class_folder
-from gascnn.toolkit.data.framing import check_framing
 from gascnn.toolkit.data.named import NAMED, load_named, locate
 from gascnn.toolkit.data.privacy import shown
 from gascnn.toolkit.data.raw import split_raw
 from gascnn.toolkit.data.sources import find_source, search_places
 from gascnn.toolkit.errors import DataError, UsageError
+from gascnn.toolkit.framing import check_framing
 
 IMAGE_SIZE_MAX = 4096
 
@@ -70,7 +70,7 @@ def load_dataset(
         image_size: scale each whole image to this many pixels in height and width; None keeps the size.
         channels: 1 (gray) or 3 (RGB); None keeps what there is, for a folder that of the majority.
         framing: ``whole``, or ``foreground``: the square around what is bright, brightness stretched; see
-            :mod:`gascnn.toolkit.data.framing`.
+            :mod:`gascnn.toolkit.framing`.
         seed: of the split that is drawn for a folder or file without one. Named sets have a fixed split. Use the
             same seed for training and testing, or test images will have been trained on.
 
@@ -81,6 +81,17 @@ def load_dataset(
     """
     _check_options(image_size, channels, seed)
     check_framing(framing)
+    return replace(_load(name_or_path, data_dir, image_size, channels, framing, seed), framing=framing)
+
+
+def _load(
+    name_or_path: str,
+    data_dir: str | os.PathLike[str] | None,
+    image_size: int | None,
+    channels: int | None,
+    framing: str,
+    seed: int,
+) -> Dataset:
     if name_or_path in NAMED:
         return load_named(name_or_path, data_dir, image_size, channels, framing)
     path = Path(name_or_path).expanduser()

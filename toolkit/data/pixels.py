@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gascnn.toolkit.data.framing import foreground
 from gascnn.toolkit.data.optional import require
 from gascnn.toolkit.errors import DataError
+from gascnn.toolkit.framing import foreground
 
 WINDOW_PERCENTILES = (1.0, 99.0)
 """Floating-point intensities between these percentiles are spread over 0..255, those outside are clipped."""

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gascnn.toolkit.errors import FormatError
+from gascnn.toolkit.framing import FRAMINGS
 
 KEY = "gascnn"
 SCHEMA = 1
@@ -35,6 +36,7 @@ class GraphNotes:
         classes: class names.
         image_shape: (C, H, W), or None if unknown.
         pixel_max: pixel value of intensity 1.
+        framing: what part of an image it takes; see :mod:`gascnn.toolkit.framing`.
         provenance: where the network came from.
     """
 
@@ -47,6 +49,7 @@ class GraphNotes:
     classes: tuple[str, ...] = ()
     image_shape: tuple[int, int, int] | None = None
     pixel_max: int = 255
+    framing: str = "whole"
     provenance: dict[str, Any] = field(default_factory=dict)
 
     def checked(self) -> GraphNotes:
@@ -66,6 +69,7 @@ class GraphNotes:
             "image_shape": self.image_shape is None
             or (len(self.image_shape) == 3 and all(_whole(n, 1) for n in self.image_shape)),
             "pixel_max": _whole(self.pixel_max, 1),
+            "framing": self.framing in FRAMINGS,
             "provenance": isinstance(self.provenance, dict),
         }
         for name, fine in good.items():

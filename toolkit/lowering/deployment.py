@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
 from gascnn.toolkit.errors import FormatError
+from gascnn.toolkit.framing import FRAMINGS
 
 Coding = Literal["regular", "bernoulli", "constant"]
 Grade = Literal["hardware", "simulator"]
@@ -26,6 +27,7 @@ class Deployment:
             ``constant`` (the 8-bit pixel itself at every step).
         seed: of the coding.
         pixel_max: the pixel value that means intensity 1 (255 for 8-bit images).
+        framing: what part of an image it takes; see :mod:`gascnn.toolkit.framing`.
         grade: ``hardware`` if every number is within the chip's documented ranges, else ``simulator``.
         skip_steps: how many of the first read-out steps are left out of the spike count.
         expected: figures of exactly this network (its ``digest`` names it): dataset, split, images, accuracy, ...
@@ -38,6 +40,7 @@ class Deployment:
     coding: Coding = "regular"
     seed: int = 0
     pixel_max: int = 255
+    framing: str = "whole"
     grade: Grade = "hardware"
     skip_steps: int = 0
     expected: dict[str, Any] = field(default_factory=dict)
@@ -83,6 +86,7 @@ class Deployment:
             "image_shape": bool(self.image_shape) and min(self.image_shape) > 0,
             "seed": isinstance(self.seed, int) and self.seed >= 0,
             "pixel_max": isinstance(self.pixel_max, int) and self.pixel_max > 0,
+            "framing": self.framing in FRAMINGS,
             "grade": self.grade in get_args(Grade),
             "expected": isinstance(self.expected, dict),
             "provenance": isinstance(self.provenance, dict),

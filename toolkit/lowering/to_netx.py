@@ -261,6 +261,7 @@ def _deployment(graph: SpikeGraph, notes: GraphNotes, options: LoweringOptions) 
         coding=notes.coding,
         seed=notes.seed,
         pixel_max=notes.pixel_max,
+        framing=notes.framing,
         grade=options.grade,
         skip_steps=notes.skip_steps,
         provenance=notes.provenance,

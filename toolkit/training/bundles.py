@@ -22,6 +22,7 @@ def to_bundle(
     class_names: Sequence[str],
     image_shape: Sequence[int],
     *,
+    framing: str = "whole",
     metrics: Mapping[str, Any] | None = None,
     provenance: Mapping[str, Any] | None = None,
     architecture: Mapping[str, Any] | None = None,
@@ -32,6 +33,7 @@ def to_bundle(
         model: its parameters and buffers are copied.
         class_names: in the order of the outputs.
         image_shape: (C, H, W).
+        framing: what part of an image it was trained on.
         metrics: measured figures by split, each naming its data set.
         provenance: data set, options, seed, versions.
         architecture: ``{"name": "package:function", "arguments": {...}}`` for networks that are not ours; that of a
@@ -54,6 +56,7 @@ def to_bundle(
         classes=tuple(str(name) for name in class_names),
         tensors={name: value.detach().cpu().contiguous().numpy().copy() for name, value in model.state_dict().items()},
         pixel_max=PIXEL_MAX,
+        framing=framing,
         metrics=dict(metrics or {}),
         provenance=dict(provenance or {}),
     )
@@ -65,6 +68,7 @@ def result_bundle(result: TrainingResult, *, architecture: Mapping[str, Any] | N
         result.model,
         result.class_names,
         result.image_shape,
+        framing=result.framing,
         metrics=result.metrics,
         provenance=result.provenance,
         architecture=architecture,

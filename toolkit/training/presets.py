@@ -28,6 +28,7 @@ class Preset:
         model: arguments of :func:`gascnn.models.resnet.resnet` beyond those the data set decides.
         options: how to train.
         image_size: pixels a side to which images are scaled; None takes them as they are.
+        framing: what part of each image is taken; see :mod:`gascnn.toolkit.framing`.
         measured_on: the data set, image size and number of training images of the times below.
         cpu_time_s: processor time of training measured there, evaluation of the test images not included.
         expected_time_s: wall time to expect on two otherwise idle cores.
@@ -41,6 +42,7 @@ class Preset:
     measured_on: str
     cpu_time_s: float
     expected_time_s: float
+    framing: str = "whole"
 
 
 _ALL = (

@@ -44,6 +44,7 @@ class TrainingResult:
         provenance: data set, options, model, selection, seed, versions, times; plain values.
         history: one record an epoch.
         epoch: from which the weights are, counted from 1.
+        framing: what part of an image it was trained on.
     """
 
     model: nn.Module
@@ -53,6 +54,7 @@ class TrainingResult:
     provenance: dict[str, Any]
     history: list[dict[str, Any]]
     epoch: int
+    framing: str = "whole"
 
 
 def train(
@@ -129,6 +131,7 @@ def train(
         provenance=_provenance(description, dataset, options, loop, epoch),
         history=loop.history,
         epoch=epoch,
+        framing=getattr(dataset, "framing", "whole"),
     )
 
 

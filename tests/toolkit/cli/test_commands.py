@@ -80,6 +80,46 @@ def test_every_kind_of_model_runs(gascnn, models, tmp_path):
     assert accuracy["zero.net"] > 0.6
 
 
+@pytest.mark.parametrize("reset", ["zero", "subtract"])
+def test_pixels_as_graded_input(gascnn, models, tmp_path, reset):
+    """Constant coding: what 8 bits of weight and 24 of state leave for a pixel still tells the digits apart."""
+    few = ("--data", "digits", "--steps", 32, "--fit-images", 32, "--limit", 100)
+    path = tmp_path / "graded.net"
+    assert (
+        gascnn(
+            "export", models.ann, "--target", "lava", "--coding", "constant", "--reset", reset, *few, "-o", path
+        ).status
+        == 0
+    )
+    network = read_netx(path)
+    assert 2 <= network.input_bits <= 8
+    assert gascnn("run", path, "--data", "digits", "--limit", 100, "--json", tmp_path / "r.json").status == 0
+    assert saved(tmp_path / "r.json")["accuracy"] == network.deployment.expected["accuracy"] > 0.85
+
+
+def test_framing_travels_with_the_model(gascnn, tmp_path):
+    """From training to the deployed file: each feeds images cut as those the network learned from."""
+    ann, net = tmp_path / "ann", tmp_path / "f.net"
+    data = ("--data", "digits", "--limit", 40, "--json", tmp_path / "r.json")
+    assert gascnn("train", "--data", "digits", "--preset", "smoke", "--framing", "foreground", "-o", ann).status == 0
+    assert gascnn("export", ann, "--target", "lava", "--steps", 16, "--fit-images", 16, *data, "-o", net).status == 0
+    assert gascnn("run", net, *data).status == 0
+    network, result = read_netx(net), saved(tmp_path / "r.json")
+    framed, whole = load_dataset("digits", framing="foreground").test.take(40), load_dataset("digits").test.take(40)
+    assert (framed.images != whole.images).any()
+    expected = simulate(network, encode(framed.images, "regular", 16)).predictions()
+    assert result["predictions"] == expected.tolist()
+    assert expected.tolist() != simulate(network, encode(whole.images, "regular", 16)).predictions().tolist()
+
+    (tmp_path / "pictures").mkdir()
+    for index, image in enumerate(load_dataset("digits").test.images[:4]):
+        Image.fromarray(image[0]).save(tmp_path / "pictures" / f"{index}.png")
+    assert gascnn("predict", net, tmp_path / "pictures", "-o", tmp_path / "p.csv").status == 0
+    rows = list(csv.DictReader((tmp_path / "p.csv").open()))
+    names = load_dataset("digits").class_names
+    assert [row["class"] for row in rows] == [names[i] for i in expected[:4]]
+
+
 def test_export_expects_what_run_then_finds(gascnn, models, tmp_path):
     deployment = read_netx(models.subtract).deployment
     gascnn("run", models.subtract, "--data", "digits", "--limit", 40, "--json", tmp_path / "r.json")

@@ -3,9 +3,9 @@ import pytest
 from PIL import Image
 
 from gascnn.toolkit.data import load_dataset, load_folder_images
-from gascnn.toolkit.data.framing import foreground
 from gascnn.toolkit.data.pixels import convert_stack
 from gascnn.toolkit.errors import UsageError
+from gascnn.toolkit.framing import foreground
 
 
 def head(top, left, height, width, size=40, level=120):

@@ -22,7 +22,9 @@ from gascnn.toolkit.lowering.network import (
     layer_label,
 )
 
-NOTES = GraphNotes("subtract", 0.5, "constant", 3, 20, 4, ("cat", "Hündin"), (1, 8, 8), 4095, {"data": "x"})
+NOTES = GraphNotes(
+    "subtract", 0.5, "constant", 3, 20, 4, ("cat", "Hündin"), (1, 8, 8), 4095, "foreground", {"data": "x"}
+)
 
 
 def empty_graph():
@@ -60,6 +62,7 @@ def test_notes_come_back():
         ({"image_shape": [1, 8, 0]}, "say image_shape"),
         ({"image_shape": 8}, "garbled"),
         ({"pixel_max": 0}, "say pixel_max 0"),
+        ({"framing": "left"}, "say framing 'left'"),
         ({"provenance": []}, "say provenance"),
         ({"surprise": 1}, "garbled .*surprise"),
     ],
@@ -106,6 +109,7 @@ def test_a_record_comes_back():
         ({"image_shape": [0, 8, 8]}, "lacks or garbles a field .image_shape"),
         ({"seed": "s"}, "lacks or garbles a field .seed"),
         ({"pixel_max": 0}, "lacks or garbles a field .pixel_max"),
+        ({"framing": "left"}, "lacks or garbles a field .framing"),
         ({"grade": "toy"}, "lacks or garbles a field .grade"),
         ({"expected": 1}, "lacks or garbles a field .expected"),
         ({"provenance": "me"}, "lacks or garbles a field .provenance"),
