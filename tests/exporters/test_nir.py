@@ -14,7 +14,7 @@ from gascnn.toolkit.errors import FormatError
 from gascnn.toolkit.lowering.annotations import GraphNotes, NeuronNotes, graph_notes, set_graph_notes, set_neuron_notes
 
 RNG = np.random.default_rng(1)
-NOTES = GraphNotes("zero", None, "constant", 1, 8, 0, ("ja", "näin"), (1, 6, 6), 255, {})
+NOTES = GraphNotes("zero", None, "constant", 1, 8, 0, ("ja", "näin"), (1, 6, 6), 255, "whole", {})
 
 
 def row(**nodes):

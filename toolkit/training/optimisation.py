@@ -10,8 +10,8 @@ from torch import nn
 
 from gascnn.toolkit.training.options import TrainingOptions
 
-# The lowest learning rates, as fractions of the highest: at the start and end of one-cycle, at the end of cosine.
-ONE_CYCLE_START, ONE_CYCLE_END, COSINE_END = 1 / 25, 1e-4, 1e-2
+# Learning rates at the start and end of one-cycle, as fractions of the highest.
+ONE_CYCLE_START, ONE_CYCLE_END = 1 / 25, 1e-4
 
 
 def learning_rate(step: int, steps: int, options: TrainingOptions) -> float:
@@ -20,11 +20,11 @@ def learning_rate(step: int, steps: int, options: TrainingOptions) -> float:
     Args:
         step: 0 .. steps - 1.
         steps: of the whole run.
-        options: ``learning_rate`` (the highest), ``schedule``, ``warmup``.
+        options: ``learning_rate`` (the highest), ``schedule``, ``warmup``, ``cosine_end``.
 
     Returns:
         ``one-cycle`` (Smith and Topin, 2019): half a cosine from 1/25 up to the highest in the first ``warmup`` of
-        all steps, then half a cosine down to 1/10 000. ``cosine``: a straight line up, half a cosine down to 1/100.
+        all steps, then half a cosine down to 1/10 000. ``cosine``: a straight line up, half a cosine down to ``cosine_end``.
     """
     if options.schedule == "constant":
         return options.learning_rate
@@ -35,7 +35,7 @@ def learning_rate(step: int, steps: int, options: TrainingOptions) -> float:
         return options.learning_rate * _half_cosine((step - rising) / max(1.0, steps - rising), 1.0, ONE_CYCLE_END)
     if step + 1 < rising:
         return options.learning_rate * (step + 1) / rising
-    return options.learning_rate * _half_cosine((step - rising) / max(1.0, steps - rising), 1.0, COSINE_END)
+    return options.learning_rate * _half_cosine((step - rising) / max(1.0, steps - rising), 1.0, options.cosine_end)
 
 
 def _half_cosine(part: float, start: float, end: float) -> float:

@@ -27,6 +27,7 @@ _RANGES: dict[str, tuple[float, float, bool]] = {
     "batch_size": (2, 65_536, True),
     "learning_rate": (1e-8, 100.0, False),
     "warmup": (0.0, 0.9, False),
+    "cosine_end": (0.0, 1.0, False),
     "momentum": (0.0, 0.9999, False),
     "weight_decay": (0.0, 10.0, False),
     "label_smoothing": (0.0, 0.9, False),
@@ -52,8 +53,10 @@ class TrainingOptions:
         optimizer: ``adamw``, or ``sgd`` with Nesterov momentum.
         learning_rate: the highest of the schedule.
         schedule: ``one-cycle`` (half a cosine up, half a cosine down to a ten-thousandth), ``cosine`` (a straight line
-            up, half a cosine down to a hundredth) or ``constant``.
+            up, half a cosine down to ``cosine_end``) or ``constant``.
         warmup: fraction of all steps in which the learning rate rises; unused by ``constant``.
+        cosine_end: learning rate at the end of ``cosine``, as a fraction of the highest. With an average of the
+            weights (``ema_decay``) a quarter can do better than nearly nothing.
         momentum: of ``sgd``.
         weight_decay: of tensors with two dimensions or more; batch norms and biases do not decay.
         label_smoothing: probability spread evenly over all classes in the target.
@@ -81,6 +84,7 @@ class TrainingOptions:
     learning_rate: float = 2e-3
     schedule: Schedule = "one-cycle"
     warmup: float = 0.25
+    cosine_end: float = 0.01
     momentum: float = 0.9
     weight_decay: float = 0.01
     label_smoothing: float = 0.0

@@ -1,5 +1,6 @@
 import copy
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -40,6 +41,7 @@ def test_cosine_at_its_corners():
     assert learning_rate(10, 100, options) == pytest.approx(0.5)
     assert learning_rate(55, 100, options) == pytest.approx(0.5 * (1 + 0.01) / 2)
     assert learning_rate(100, 100, options) == pytest.approx(0.005)
+    assert learning_rate(100, 100, replace(options, cosine_end=0.25)) == pytest.approx(0.125)
 
 
 @pytest.mark.parametrize("schedule", ["one-cycle", "cosine", "constant"])
