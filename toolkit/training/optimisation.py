@@ -24,7 +24,8 @@ def learning_rate(step: int, steps: int, options: TrainingOptions) -> float:
 
     Returns:
         ``one-cycle`` (Smith and Topin, 2019): half a cosine from 1/25 up to the highest in the first ``warmup`` of
-        all steps, then half a cosine down to 1/10 000. ``cosine``: a straight line up, half a cosine down to ``cosine_end``.
+        all steps, then half a cosine down to 1/10 000. ``cosine``: a straight line up, half a cosine down to
+        ``cosine_end``.
     """
     if options.schedule == "constant":
         return options.learning_rate
