@@ -36,10 +36,10 @@ def conversion_options(function: Any) -> Any:
                          "pixel at every step."),
             click.option("--skip-steps", type=int, default=0, show_default=True,
                          help="First read-out steps left out of the spike count."),
-            click.option("--calibration-images", type=int, default=512, show_default=True,
-                         help="Training images for the percentiles."),
-            click.option("--fit-images", type=int, default=64, show_default=True,
-                         help="How many of them are run as spikes."),
+            click.option("--calibration-images", type=int, help="Training images for the percentiles.  [default: 512, "
+                         "fewer of a large network]"),
+            click.option("--fit-images", type=int, help="How many of them are run as spikes.  [default: 64, fewer of a "
+                         "large network]"),
         )
     ):  # fmt: skip
         function = option(function)
@@ -139,8 +139,8 @@ def options_of(
     leak: float,
     coding: str,
     skip_steps: int,
-    calibration_images: int,
-    fit_images: int,
+    calibration_images: int | None,
+    fit_images: int | None,
     seed: int,
 ) -> ConversionOptions:
     """The conversion's options from the command line's."""
@@ -163,8 +163,10 @@ def _calibration_images(dataset: Dataset, chosen: ConversionOptions) -> Any:
     """A seeded sample of the training images, in an order that mixes the classes."""
     import numpy as np
 
+    from gascnn.toolkit.conversion.convert import MOST_CALIBRATION_IMAGES
+
     order = np.random.default_rng(chosen.seed).permutation(len(dataset.train))
-    return dataset.train.images[order[: chosen.calibration_images]]
+    return dataset.train.images[order[: chosen.calibration_images or MOST_CALIBRATION_IMAGES]]
 
 
 def _ann(opened: Model | None, own_model: str | None, weights: Path | None) -> tuple[nn.Module, dict[str, Any]]:

@@ -18,9 +18,15 @@ if TYPE_CHECKING:
     import nir
 
     from gascnn.toolkit.cli.models import Model
+    from gascnn.toolkit.data import Dataset
     from gascnn.toolkit.lowering import Lowered
+    from gascnn.toolkit.lowering.network import NetxNetwork
 
-WRAP_CHECK_IMAGES = 32
+WRAP_CHECK_IMAGES, WRAP_CHECK_WORK = 32, 40_000_000_000
+"""Training images that are run to see that nothing wraps, and the products that may take; at least one image."""
+
+MEASURED_IMAGES, FEWEST_MEASURED_IMAGES, MEASURED_WORK = 200, 50, 400_000_000_000
+"""Test images for the expected accuracy without --limit; not measured where fewer than the fewest fit the work."""
 
 
 @click.command("export")
@@ -50,7 +56,12 @@ WRAP_CHECK_IMAGES = 32
 )
 @click.option("--input-bits", type=int, help="Bits of a pixel with constant coding, 1 to 8; default: what loses least.")
 @click.option("--dt", type=float, help="Length of a step, for NIR graphs of leaky neurons that do not say.")
-@options.limit(200)
+@click.option(
+    "--limit",
+    type=int,
+    metavar="N",
+    help="Test images for the expected accuracy.  [default: 200, fewer of a large network, none of a very large one]",
+)
 @options.output("File to write.")
 @options.json_file
 def command(**arguments: Any) -> None:
@@ -58,7 +69,8 @@ def command(**arguments: Any) -> None:
 
     MODEL is a spiking bundle, a NIR file, or an ANN bundle (converted on the way; needs --data). The file is read
     back and compared before the command ends. With --data the integer network is also run: it must not wrap, and its
-    accuracy on the first --limit test images is written into the file.
+    accuracy on the first --limit test images is written into the file (of a network so large that this takes minutes,
+    only if --limit is given).
     """
     result = execute(**arguments)
     save_json(arguments["json_path"], result)
@@ -74,7 +86,7 @@ def execute(
     bias: str | None,
     input_bits: int | None,
     dt: float | None,
-    limit: int,
+    limit: int | None,
     **arguments: Any,
 ) -> dict[str, Any]:
     """Export and show; returns what ``--json`` writes."""
@@ -123,25 +135,43 @@ def _graph(source: Path | None, arguments: dict[str, Any]) -> tuple[nir.NIRGraph
     return conversion.graph, opened, provenance
 
 
-def _measure(lowered: Lowered, opened: Model | None, arguments: dict[str, Any], limit: int) -> dict[str, Any]:
+def _measure(lowered: Lowered, opened: Model | None, arguments: dict[str, Any], limit: int | None) -> dict[str, Any]:
     """Run the integers: refuse if they wrap, measure their accuracy on test images."""
-    from gascnn.hardware.simulator import simulate
     from gascnn.toolkit.cli.models import load_data
-    from gascnn.toolkit.coding import encode_for
-    from gascnn.toolkit.training.metrics import classification_report
 
     network = lowered.network
     dataset = load_data(arguments["data"], opened, arguments["data_dir"], arguments["image_size"])
-    with bar("checking", limit) as progress:
-        train = dataset.train.take(WRAP_CHECK_IMAGES).images
-        wraps = simulate(network, encode_for(network, train)).wraps or []
-        for index, count in enumerate(wraps):
-            if count:
-                raise LimitError(
-                    f"layer_{index:02d}: the 24-bit current u wrapped {count} times on {len(train)} training images; "
-                    "export with fewer steps, or train with more weight decay"
-                )
-        part = dataset.test.take(limit)
+    assert network.deployment is not None
+    cost = network.multiply_accumulates * network.deployment.steps
+    _refuse_wraps(network, dataset.train.take(max(1, min(WRAP_CHECK_IMAGES, WRAP_CHECK_WORK // cost))).images)
+    wanted = limit if limit is not None else min(MEASURED_IMAGES, MEASURED_WORK // cost)
+    if limit is None and wanted < FEWEST_MEASURED_IMAGES:
+        note("accuracy was not measured: this network is large, so it would take minutes; give --limit N, or use run")
+        return {}
+    return _accuracy(network, dataset, wanted)
+
+
+def _refuse_wraps(network: NetxNetwork, images: Any) -> None:
+    from gascnn.hardware.simulator import simulate
+    from gascnn.toolkit.coding import encode_for
+
+    with bar("checking that nothing wraps", len(images)) as progress:
+        wraps = simulate(network, encode_for(network, images), progress=progress).wraps or []
+    for index, count in enumerate(wraps):
+        if count:
+            raise LimitError(
+                f"layer_{index:02d}: the 24-bit current u wrapped {count} times on {len(images)} training images; "
+                "export with fewer steps, or train with more weight decay"
+            )
+
+
+def _accuracy(network: NetxNetwork, dataset: Dataset, limit: int) -> dict[str, Any]:
+    from gascnn.hardware.simulator import simulate
+    from gascnn.toolkit.coding import encode_for
+    from gascnn.toolkit.training.metrics import classification_report
+
+    part = dataset.test.take(limit)
+    with bar("measuring", len(part)) as progress:
         result = simulate(network, encode_for(network, part.images), progress=progress)
     names = [str(n) for n in dataset.class_names]
     report = classification_report(result.scores(), part.labels, names, kind="scores", predictions=result.predictions())

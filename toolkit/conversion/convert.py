@@ -33,6 +33,12 @@ FAITHFUL = 1e-3
 """The traced operations must give the model's own outputs to this share of their largest value."""
 
 
+MOST_CALIBRATION_IMAGES, MOST_FIT_IMAGES, FEWEST_IMAGES = 512, 64, 8
+
+WORK = 150_000_000_000
+"""Products that calibration and fitting may each take, unless asked for more: seconds on two cores."""
+
+
 @dataclass(frozen=True)
 class ConversionOptions:
     """How to convert.
@@ -47,8 +53,8 @@ class ConversionOptions:
         coding: of the input.
         seed: of the coding.
         skip_steps: first read-out steps left out of the spike count.
-        calibration_images: how many images give the percentiles, at most.
-        fit_images: how many of them are run as spikes, at most.
+        calibration_images: how many images give the percentiles, at most; None takes 512, fewer of a large network.
+        fit_images: how many of them are run as spikes, at most; None takes 64, fewer of a large network.
     """
 
     reset: Literal["zero", "subtract"] = "zero"
@@ -59,8 +65,8 @@ class ConversionOptions:
     coding: Coding = "regular"
     seed: int = 0
     skip_steps: int = 0
-    calibration_images: int = 512
-    fit_images: int = 64
+    calibration_images: int | None = None
+    fit_images: int | None = None
 
     def checked(self) -> ConversionOptions:
         """Itself, if its values can be used.
@@ -84,9 +90,16 @@ class ConversionOptions:
                 f"initial_membrane is {start}; the target holds it as a shifted threshold, which only reset subtract "
                 "without a leak allows; leave it 0"
             )
-        if self.fit_images < 1 or self.calibration_images < 1:
+        if any(count is not None and count < 1 for count in (self.fit_images, self.calibration_images)):
             raise UsageError("calibration needs at least one image")
         return self
+
+    def with_counts(self, multiply_accumulates: int) -> ConversionOptions:
+        """Both numbers of images settled for a network of that many products an image."""
+        cost = max(1, multiply_accumulates)
+        calibration = self.calibration_images or _affordable(cost, MOST_CALIBRATION_IMAGES)
+        fit = self.fit_images or _affordable(cost * self.steps, MOST_FIT_IMAGES)
+        return replace(self, calibration_images=calibration, fit_images=min(fit, calibration))
 
     def neuron(self) -> NeuronModel:
         """The neuron that will run."""
@@ -94,6 +107,10 @@ class ConversionOptions:
         if start is None:
             start = 0.5 if self.reset == "subtract" and self.leak == 1.0 else 0.0
         return NeuronModel(self.reset, self.leak, start)
+
+
+def _affordable(cost: int, most: int) -> int:
+    return max(FEWEST_IMAGES, min(most, WORK // cost))
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,6 +183,7 @@ def convert(
         raise UsageError(f"{len(classes)} class names for a network of {outputs} outputs; give one each")
     for rewrite in PASSES:
         rewrite(graph)
+    options = options.with_counts(graph.multiply_accumulates)
     chosen = torch.from_numpy(images[: options.calibration_images].astype(np.float32) / pixel_max)
     _check_faithful(graph, model, chosen[: min(16, len(chosen))])
     populations = [op.name for op in graph if op.kind == "neurons"]
@@ -173,7 +191,7 @@ def convert(
         percentiles = activation_percentiles(
             graph, chosen, populations, options.percentile, progress=lambda n: tell("calibrating", n, len(chosen))
         )
-        few = images[: min(options.fit_images, options.calibration_images)]
+        few = images[: options.fit_images]
         inputs = torch.from_numpy(encode(few, options.coding, options.steps, seed=options.seed, pixel_max=pixel_max))
         if options.coding == "constant":
             inputs = inputs.to(torch.float32) / 255

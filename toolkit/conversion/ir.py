@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -84,6 +85,15 @@ class OpGraph:
         """``wanted``, or the first of ``wanted_1``, ``wanted_2``, ... that no operation has."""
         names = (wanted if i == 0 else f"{wanted}_{i}" for i in itertools.count())
         return next(name for name in names if name not in self.ops)
+
+    @property
+    def multiply_accumulates(self) -> int:
+        """Of one image: the products of all convolutions and linear layers."""
+        return sum(
+            op.weight.numel() * (math.prod(op.shape[1:]) if op.kind == "conv" else 1)
+            for op in self
+            if op.weight is not None and op.kind in ("conv", "linear")
+        )
 
     def users(self, name: str) -> list[Op]:
         """Operations that read ``name``."""

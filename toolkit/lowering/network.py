@@ -172,6 +172,11 @@ class NetxNetwork:
         return sum(math.prod(layer.shape) for layer in self.layers)
 
     @property
+    def multiply_accumulates(self) -> int:
+        """What one step costs if every synapse is computed, whether a spike comes in or not."""
+        return sum(layer.weight.size * math.prod(layer.shape[1:]) for layer in self.layers)
+
+    @property
     def silent_at_rest(self) -> bool:
         """Whether nothing can spike without input: then images may follow each other without a rebuild."""
         return all(layer.bias is None or not np.any(layer.bias) for layer in self.layers) and self.input.neuron is None
