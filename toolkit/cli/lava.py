@@ -8,6 +8,7 @@ import click
 
 from gascnn.toolkit.cli import options
 from gascnn.toolkit.cli.output import save_json, say, table
+from gascnn.toolkit.errors import BackendError
 
 
 @click.group("lava")
@@ -35,11 +36,17 @@ def install_command(quiet: bool, fetch_python: bool, json_path: Path | None) -> 
 
 
 @command.command("info")
+@click.option("--python", "only_python", is_flag=True, help="Print the path of Lava's Python and nothing else.")
 @options.json_file
-def info_command(json_path: Path | None) -> None:
+def info_command(only_python: bool, json_path: Path | None) -> None:
     """Show which Lava would run, or what is missing."""
     from gascnn.hardware.lava import lava_info
 
     info = lava_info()
-    table(("", ""), [(name.replace("_", " "), str(value)) for name, value in info.items()])
+    if only_python:
+        if not info["found"]:
+            raise BackendError(str(info["problem"]))
+        say(str(info["python"]))
+    else:
+        table(("", ""), [(name.replace("_", " "), str(value)) for name, value in info.items()])
     save_json(json_path, info)

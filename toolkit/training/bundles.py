@@ -125,7 +125,7 @@ def _imported(name: str, allow_import: bool) -> Callable[..., object]:
     if not allow_import:
         raise UsageError(
             f"the bundle wants to import and run {name}; "
-            "allow it (--allow-import, allow_import=True) only if you trust its source"
+            "if you trust its source, allow it (build_model(bundle, allow_import=True)) or give it with --model"
         )
     try:
         found = getattr(importlib.import_module(package), function)

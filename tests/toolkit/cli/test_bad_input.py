@@ -190,6 +190,14 @@ def test_lava_not_installed(gascnn, models, tmp_path, monkeypatch):
     check(outcome, "run: gascnn lava install", status=1)
     outcome = gascnn("run", models.zero, "--data", "digits", "--limit", 1, "--backend", "loihi")
     check(outcome, "run: gascnn lava install", status=1)
+    check(gascnn("lava", "info", "--python"), "run: gascnn lava install", status=1)
+
+
+@pytest.mark.lava
+def test_the_python_of_lava_alone(gascnn):
+    outcome = gascnn("lava", "info", "--python")
+    assert outcome.status == 0
+    assert subprocess.run([outcome.out.strip(), "-c", "import lava.lib.dl.netx"], capture_output=True).returncode == 0
 
 
 @pytest.mark.lava

@@ -120,7 +120,9 @@ def test_a_foreign_network_is_imported_only_on_request(foreign_package):
         to_bundle(model, ("a", "b"), (1, 2, 2))
     architecture = {"name": f"{foreign_package}:build", "arguments": {"outputs": 2}}
     bundle = to_bundle(model, ("a", "b"), (1, 2, 2), architecture=architecture)
-    with pytest.raises(UsageError, match=r"wants to import and run foreign_networks:build; allow it \(--allow-import"):
+    with pytest.raises(
+        UsageError, match=r"wants to import and run foreign_networks:build; if you trust its source, allow it"
+    ):
         build_model(bundle)
     again = build_model(bundle, allow_import=True)
     x = torch.rand(3, 1, 2, 2)
