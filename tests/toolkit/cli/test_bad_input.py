@@ -16,60 +16,66 @@ from gascnn.toolkit.data import load_dataset
 from gascnn.toolkit.lowering.network import ConvLayer, CubaNeuron, DenseLayer, InputLayer, NetxNetwork
 
 
-def check(outcome, message, status=2):
+def assert_refused(outcome, message, status=2):
     assert outcome.status == status
     assert message in outcome.error
     assert len(outcome.err.strip().splitlines()) == 1
 
 
 def test_missing_and_truncated_files(gascnn, models, tmp_path):
-    check(gascnn("run", tmp_path / "no.net", "--data", "digits"), "nothing there; give a bundle, a NetX file")
+    assert_refused(gascnn("run", tmp_path / "no.net", "--data", "digits"), "nothing there; give a bundle, a NetX file")
     cut = tmp_path / "cut.net"
     cut.write_bytes(models.zero.read_bytes()[:5000])
-    check(gascnn("run", cut, "--data", "digits"), "not a whole HDF5 file")
-    check(gascnn("verify", cut, "--data", "digits"), "not a whole HDF5 file")
+    assert_refused(gascnn("run", cut, "--data", "digits"), "not a whole HDF5 file")
+    assert_refused(gascnn("verify", cut, "--data", "digits"), "not a whole HDF5 file")
     cut.with_suffix(".nir").write_bytes(models.nir.read_bytes()[:5000])
-    check(gascnn("run", cut.with_suffix(".nir"), "--data", "digits"), "not a readable NIR file")
-    check(gascnn("run", tmp_path, "--data", "digits"), "a folder without model.json")
+    assert_refused(gascnn("run", cut.with_suffix(".nir"), "--data", "digits"), "not a readable NIR file")
+    assert_refused(gascnn("run", tmp_path, "--data", "digits"), "a folder without model.json")
     text = tmp_path / "text.net"
     text.write_text("hello")
-    check(gascnn("run", text, "--data", "digits"), "not a whole HDF5 file")
+    assert_refused(gascnn("run", text, "--data", "digits"), "not a whole HDF5 file")
 
 
 @pytest.mark.parametrize("steps", [0, -3])
 def test_no_steps(gascnn, models, tmp_path, steps):
     message = f"--steps is {steps}; it must be at least 1"
-    check(gascnn("run", models.zero, "--data", "digits", "--steps", steps), message)
-    check(gascnn("verify", models.zero, "--data", "digits", "--steps", steps), message)
-    check(gascnn("export", models.snn, "--target", "lava", "--steps", steps, "-o", tmp_path / "x.net"), message)
-    check(
+    assert_refused(gascnn("run", models.zero, "--data", "digits", "--steps", steps), message)
+    assert_refused(gascnn("verify", models.zero, "--data", "digits", "--steps", steps), message)
+    assert_refused(
+        gascnn("export", models.snn, "--target", "lava", "--steps", steps, "-o", tmp_path / "x.net"), message
+    )
+    assert_refused(
         gascnn("convert", models.ann, "--data", "digits", "--steps", steps, "-o", tmp_path / "x"), f"steps is {steps}"
     )
-    check(gascnn("demo", "--steps", steps, "-o", tmp_path / "d"), message)
+    assert_refused(gascnn("demo", "--steps", steps, "-o", tmp_path / "d"), message)
     assert not list(tmp_path.iterdir())
 
 
 def test_wrong_use(gascnn, models, tmp_path):
-    check(gascnn("run", models.zero), "give either --data or --input")
-    check(gascnn("run", models.zero, "--data", "digits", "--limit", 0), "--limit is 0; it must be at least 1")
-    check(gascnn("run", models.zero, "--data", "digits", "--batch-size", 0), "--batch-size is 0")
-    check(gascnn("run", models.zero, "--data", "nothing-of-that-name"), "neither a data set's name")
-    check(gascnn("run", models.ann, "--data", "digits", "--backend", "lava"), "is not a NetX file; only those run on")
-    check(gascnn("run", models.zero, "--data", "digits", "--backend", "tpu"), "'tpu' is not one of")
-    check(gascnn("verify", models.ann, "--data", "digits"), "is not a NetX file; export it first")
-    check(gascnn("convert", models.snn, "--data", "digits", "-o", tmp_path / "x"), "is already spiking")
-    check(gascnn("export", models.ann, "--target", "lava", "-o", tmp_path / "x"), "is an ANN; give --data")
-    check(gascnn("export", models.zero, "--target", "lava", "-o", tmp_path / "x"), "is a NetX file already")
-    check(gascnn("export", models.snn, "--target", "tpu", "-o", tmp_path / "x"), "'tpu' is not one of")
-    check(
+    assert_refused(gascnn("run", models.zero), "give either --data or --input")
+    assert_refused(gascnn("run", models.zero, "--data", "digits", "--limit", 0), "--limit is 0; it must be at least 1")
+    assert_refused(gascnn("run", models.zero, "--data", "digits", "--batch-size", 0), "--batch-size is 0")
+    assert_refused(gascnn("run", models.zero, "--data", "nothing-of-that-name"), "neither a data set's name")
+    assert_refused(
+        gascnn("run", models.ann, "--data", "digits", "--backend", "lava"), "is not a NetX file; only those run on"
+    )
+    assert_refused(gascnn("run", models.zero, "--data", "digits", "--backend", "tpu"), "'tpu' is not one of")
+    assert_refused(gascnn("verify", models.ann, "--data", "digits"), "is not a NetX file; export it first")
+    assert_refused(gascnn("convert", models.snn, "--data", "digits", "-o", tmp_path / "x"), "is already spiking")
+    assert_refused(gascnn("export", models.ann, "--target", "lava", "-o", tmp_path / "x"), "is an ANN; give --data")
+    assert_refused(gascnn("export", models.zero, "--target", "lava", "-o", tmp_path / "x"), "is a NetX file already")
+    assert_refused(gascnn("export", models.snn, "--target", "tpu", "-o", tmp_path / "x"), "'tpu' is not one of")
+    assert_refused(
         gascnn(
             "export", models.snn, "--target", "lava", "--reset", "subtract", "--bias", "neuron", "-o", tmp_path / "x"
         ),
         "use bias input",
     )
-    check(gascnn("nonsense"), "No such command 'nonsense'")
-    check(gascnn("run", models.zero, "--data", "digits", "--nonsense"), "No such option")
-    check(gascnn("train", "--data", "digits", "--preset", "huge", "-o", tmp_path / "x"), "no preset 'huge'; known:")
+    assert_refused(gascnn("nonsense"), "No such command 'nonsense'")
+    assert_refused(gascnn("run", models.zero, "--data", "digits", "--nonsense"), "No such option")
+    assert_refused(
+        gascnn("train", "--data", "digits", "--preset", "huge", "-o", tmp_path / "x"), "no preset 'huge'; known:"
+    )
     assert not list(tmp_path.iterdir())
 
 
@@ -78,25 +84,27 @@ def test_images_of_another_size_or_kind(gascnn, models, tmp_path):
         np.savez(tmp_path / "in.npz", **arrays)
         return gascnn("run", models.zero, "--input", tmp_path / "in.npz")
 
-    check(given(images=np.zeros((2, 1, 9, 8), np.uint8)), "images have shape (1, 9, 8); this network takes (1, 8, 8)")
-    check(given(images=np.zeros((2, 3, 8, 8), np.uint8)), "images have shape (3, 8, 8)")
-    check(given(images=np.full((2, 1, 8, 8), np.nan)), "images holds NaN or infinity")
-    check(given(images=np.full((2, 1, 8, 8), 1.5)), "float images must be 0..1; found 1.5..1.5")
-    check(given(images=np.zeros((2, 1, 8, 8), np.int64)), "images are int64; expected uint8")
-    check(given(images=np.zeros((0, 1, 8, 8), np.uint8)), "with at least one image")
-    check(given(spikes=np.full((2, 3, 1, 8, 8), 2)), "spikes must be integers 0..1; found 2..2")
-    check(given(spikes=np.zeros((2, 3, 1, 7, 8))), "spikes of one step have shape (1, 7, 8)")
-    check(given(other=np.zeros(3)), "it must hold either 'images' or 'spikes'")
-    check(given(images=np.array([{"a": 1}], dtype=object)), "not a readable .npz file")
+    assert_refused(
+        given(images=np.zeros((2, 1, 9, 8), np.uint8)), "images have shape (1, 9, 8); this network takes (1, 8, 8)"
+    )
+    assert_refused(given(images=np.zeros((2, 3, 8, 8), np.uint8)), "images have shape (3, 8, 8)")
+    assert_refused(given(images=np.full((2, 1, 8, 8), np.nan)), "images holds NaN or infinity")
+    assert_refused(given(images=np.full((2, 1, 8, 8), 1.5)), "float images must be 0..1; found 1.5..1.5")
+    assert_refused(given(images=np.zeros((2, 1, 8, 8), np.int64)), "images are int64; expected uint8")
+    assert_refused(given(images=np.zeros((0, 1, 8, 8), np.uint8)), "with at least one image")
+    assert_refused(given(spikes=np.full((2, 3, 1, 8, 8), 2)), "spikes must be integers 0..1; found 2..2")
+    assert_refused(given(spikes=np.zeros((2, 3, 1, 7, 8))), "spikes of one step have shape (1, 7, 8)")
+    assert_refused(given(other=np.zeros(3)), "it must hold either 'images' or 'spikes'")
+    assert_refused(given(images=np.array([{"a": 1}], dtype=object)), "not a readable .npz file")
     (tmp_path / "in.npz").write_bytes(b"PK\x03\x04broken")
-    check(gascnn("run", models.zero, "--input", tmp_path / "in.npz"), "not a readable .npz file")
-    check(gascnn("run", models.zero, "--input", tmp_path / "no.npz"), "no such file; give an .npz")
+    assert_refused(gascnn("run", models.zero, "--input", tmp_path / "in.npz"), "not a readable .npz file")
+    assert_refused(gascnn("run", models.zero, "--input", tmp_path / "no.npz"), "no such file; give an .npz")
 
 
 def test_data_of_other_classes(gascnn, models, tmp_path):
     images = np.random.default_rng(0).integers(0, 255, (40, 8, 8)).astype(np.uint8)
     np.savez(tmp_path / "two.npz", images=images, labels=np.arange(40) % 2)
-    check(gascnn("run", models.zero, "--data", tmp_path / "two.npz"), "has 2 classes")
+    assert_refused(gascnn("run", models.zero, "--data", tmp_path / "two.npz"), "has 2 classes")
 
 
 def test_a_class_folder_with_one_unreadable_file(gascnn, models, tmp_path):
@@ -107,8 +115,8 @@ def test_a_class_folder_with_one_unreadable_file(gascnn, models, tmp_path):
             Image.fromarray(pixels).save(tmp_path / "set" / name / f"{index}.png")
     broken = tmp_path / "set" / "ill" / "5.png"
     broken.write_bytes(broken.read_bytes()[:40])
-    check(gascnn("train", "--data", tmp_path / "set", "--preset", "smoke", "-o", tmp_path / "x"), "5.png")
-    check(gascnn("predict", models.zero, tmp_path / "set", "-o", tmp_path / "x.csv"), "5.png")
+    assert_refused(gascnn("train", "--data", tmp_path / "set", "--preset", "smoke", "-o", tmp_path / "x"), "5.png")
+    assert_refused(gascnn("predict", models.zero, tmp_path / "set", "-o", tmp_path / "x.csv"), "5.png")
     assert [p.name for p in tmp_path.iterdir()] == ["set"]
 
 
@@ -119,17 +127,17 @@ def test_bundles_that_do_not_fit(gascnn, models, tmp_path):
     shutil.copytree(models.ann, bundle)
     tensors = load_file(bundle / "weights.safetensors")
     save_file({**tensors, "fc.weight": tensors["fc.weight"][:, :-1]}, bundle / "weights.safetensors")
-    check(gascnn("run", bundle, "--data", "digits"), "their SHA-256 differs")
+    assert_refused(gascnn("run", bundle, "--data", "digits"), "their SHA-256 differs")
     from gascnn.toolkit.bundle import load_bundle, save_bundle
 
     whole = load_bundle(models.ann)
     shape = {**whole.tensors, "fc.weight": whole.tensors["fc.weight"][:, :-1].copy()}
     save_bundle(replace(whole, tensors=shape), bundle)
-    check(gascnn("run", bundle, "--data", "digits"), "tensor fc.weight has shape (10, 15)")
+    assert_refused(gascnn("run", bundle, "--data", "digits"), "tensor fc.weight has shape (10, 15)")
     (bundle / "weights.safetensors").unlink()
-    check(gascnn("run", bundle, "--data", "digits"), "weights.safetensors is missing")
+    assert_refused(gascnn("run", bundle, "--data", "digits"), "weights.safetensors is missing")
     (bundle / "model.json").write_text("{")
-    check(gascnn("run", bundle, "--data", "digits"), "not readable JSON")
+    assert_refused(gascnn("run", bundle, "--data", "digits"), "not readable JSON")
 
 
 def wrapping_network():
@@ -187,10 +195,10 @@ def test_lava_not_installed(gascnn, models, tmp_path, monkeypatch):
     monkeypatch.delenv("GASCNN_LAVA_PYTHON", raising=False)
     monkeypatch.setenv("GASCNN_LAVA_HOME", str(tmp_path / "nowhere"))
     outcome = gascnn("run", models.zero, "--data", "digits", "--limit", 1, "--backend", "lava")
-    check(outcome, "run: gascnn lava install", status=1)
+    assert_refused(outcome, "run: gascnn lava install", status=1)
     outcome = gascnn("run", models.zero, "--data", "digits", "--limit", 1, "--backend", "loihi")
-    check(outcome, "run: gascnn lava install", status=1)
-    check(gascnn("lava", "info", "--python"), "run: gascnn lava install", status=1)
+    assert_refused(outcome, "run: gascnn lava install", status=1)
+    assert_refused(gascnn("lava", "info", "--python"), "run: gascnn lava install", status=1)
 
 
 @pytest.mark.lava
@@ -203,7 +211,7 @@ def test_the_python_of_lava_alone(gascnn):
 @pytest.mark.lava
 def test_loihi_without_the_extension(gascnn, models):
     outcome = gascnn("run", models.zero, "--data", "digits", "--limit", 1, "--backend", "loihi")
-    check(outcome, "no lava-loihi extension", status=1)
+    assert_refused(outcome, "no lava-loihi extension", status=1)
 
 
 def test_stock_backend_refuses_reset_by_subtraction(gascnn, models):
@@ -240,12 +248,14 @@ def test_disk_full_while_writing(models, tmp_path):
 
 
 def test_output_that_cannot_be_written(gascnn, models, tmp_path):
-    check(gascnn("export", models.snn, "--target", "nir", "-o", tmp_path), "is a folder; give the name of a file")
+    assert_refused(
+        gascnn("export", models.snn, "--target", "nir", "-o", tmp_path), "is a folder; give the name of a file"
+    )
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("precious")
     few = ("--steps", 4, "--fit-images", 4)
     outcome = gascnn("convert", models.ann, "--data", "digits", *few, "-o", tmp_path / "mine")
-    check(outcome, "holds other files (no model.json in it)")
+    assert_refused(outcome, "holds other files (no model.json in it)")
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "precious"
 
 

@@ -46,7 +46,7 @@ def images(count=5, shape=SHAPE):
     return torch.rand(count, *shape, generator=torch.Generator().manual_seed(1))
 
 
-def agree(model, shape=SHAPE):
+def assert_agree(model, shape=SHAPE):
     """The operations compute what the model computes; gives them."""
     graph = rewritten(model, shape)
     with torch.no_grad():
@@ -68,5 +68,6 @@ def rewrite():
 
 
 @pytest.fixture(scope="session")
-def check():
-    return agree
+def assert_same():
+    """Compares what the operations compute with what the model does; gives the operations."""
+    return assert_agree

@@ -309,7 +309,7 @@ def test_dense_planes_count_their_area():
 # --- groups, kernels, grades, vectors --------------------------------------------------------------------------------
 
 
-def one_by_one(b, graph, reference, options=None, reset="zero"):
+def assert_one_by_one(b, graph, reference, options=None, reset="zero"):
     network = lower(graph, options)
     found = simulate(network, b.spikes, record="spikes").spikes
     populations_equal(network, found, reference(graph, reset, b.start).run(b.spikes))
@@ -322,7 +322,7 @@ def test_depthwise_convolutions(channels, kept, reset, builder, reference):
     b = builder(1, (channels, 5, 5), reset, images=2, steps=12)
     x = b.neurons(b.conv("in", channels, 3, groups=channels))
     graph = b.finish(b.neurons(b.dense(b.flatten(x), 3), one_threshold=True))
-    network = one_by_one(b, graph, reference, reset=reset)
+    network = assert_one_by_one(b, graph, reference, reset=reset)
     assert network.layers[0].groups == kept
     assert network.layers[0].weight.shape == (channels, channels // kept, 3, 3)
 
@@ -333,7 +333,7 @@ def test_grouped_convolutions_beside_relays_are_written_out(groups, builder, ref
     x = b.neurons(b.conv("in", 6, groups=groups))
     y = b.neurons(b.conv(x, 6, groups=groups))
     graph = b.finish(b.neurons(b.conv(y, 6, groups=groups), b.scale(x, 30)))
-    network = one_by_one(b, graph, reference)
+    network = assert_one_by_one(b, graph, reference)
     assert [layer.groups for layer in network.layers] == [groups, 1, 1]
 
 
@@ -342,7 +342,7 @@ def test_odd_geometry(builder, reference):
     b = builder(2, (2, 11, 8), "zero")
     x = b.neurons(b.conv("in", 4, (3, 2), (2, 1), (1, 2), (2, 3)))
     graph = b.finish(b.neurons(b.conv(x, 3, (1, 4), (1, 2), (0, 1))))
-    one_by_one(b, graph, reference)
+    assert_one_by_one(b, graph, reference)
 
 
 @pytest.mark.parametrize("reset", ["zero", "subtract"])
@@ -364,7 +364,7 @@ def test_flatten_directly_before_neurons(reset, builder, reference):
     x = b.neurons(b.conv("in", 3))
     y = b.neurons(b.flatten(b.conv(x, 3)), one_threshold=True)
     graph = b.finish(b.neurons(b.dense(y, 3), one_threshold=True))
-    network = one_by_one(b, graph, reference, reset=reset)
+    network = assert_one_by_one(b, graph, reference, reset=reset)
     assert [layer.kind for layer in network.layers] == ["conv", "dense", "dense"]
 
 
@@ -372,14 +372,14 @@ def test_several_ways_from_one_source(builder, reference):
     b = builder(5, SIZE, "zero")
     x = b.neurons(b.conv("in", 4))
     total = b.neurons(b.conv(x, 4, 3), b.conv(x, 4, 1), b.scale(x, 20), b.conv(b.pool(x, 1), 4, (3, 1)))
-    one_by_one(b, b.finish(total), reference)
+    assert_one_by_one(b, b.finish(total), reference)
 
 
 @pytest.mark.parametrize("reset", ["zero", "subtract"])
 def test_simulator_grade(reset, builder, reference):
     """One threshold a channel also with reset to zero; relays need no share of the weights' range."""
     b = builder(6, SIZE, reset, grade="simulator")
-    network = one_by_one(b, b.finish(residual(b)), reference, LoweringOptions(grade="simulator"), reset)
+    network = assert_one_by_one(b, b.finish(residual(b)), reference, LoweringOptions(grade="simulator"), reset)
     assert network.deployment.grade == "simulator"
     if reset == "zero":
         assert len(set(network.layers[0].neuron.threshold.tolist())) > 1

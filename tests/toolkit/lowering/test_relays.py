@@ -291,7 +291,7 @@ def test_random_chains(seed, reset, builder, reference):
 # --- what relays cannot carry ----------------------------------------------------------------------------------------
 
 
-def refused(b, output, match):
+def assert_refused(b, output, match):
     graph = b.finish(output)
     with pytest.raises(ConversionError, match=match):
         lower(graph)
@@ -301,7 +301,7 @@ def test_a_relay_that_ends_too_early_is_refused(builder):
     b = builder(1, SIZE, "zero")
     x = b.neurons(b.conv("in", 4))
     y = b.neurons(b.conv(x, 4, 3, 1, 0))  # 6 x 6: the relay of x loses its last two rows and columns
-    refused(b, b.neurons(b.conv(y, 5, 3), b.conv(x, 5, 3, 1, 0)), "its relay ends before position 6")
+    assert_refused(b, b.neurons(b.conv(y, 5, 3), b.conv(x, 5, 3, 1, 0)), "its relay ends before position 6")
 
 
 def test_a_skip_into_a_dense_layer_past_a_cut_is_refused(builder):
@@ -310,14 +310,14 @@ def test_a_skip_into_a_dense_layer_past_a_cut_is_refused(builder):
         x = b.neurons(b.conv("in", 4))
         y = b.neurons(b.conv(x, 4, 3, stride, padding))
         output = b.neurons(b.dense(b.flatten(y), 4), b.dense(b.flatten(x), 4))
-        refused(b, output, "into a dense layer passes a layer that turns")
+        assert_refused(b, output, "into a dense layer passes a layer that turns")
 
 
 def test_a_wide_shortcut_past_a_stride_is_refused(builder):
     b = builder(1, SIZE, "zero")
     x = b.neurons(b.conv("in", 4))
     y = b.neurons(b.conv(x, 4, 3, 2))
-    refused(b, b.neurons(b.conv(y, 5), b.conv(x, 5, 3, 2)), "use a 1x1 kernel in the shortcut")
+    assert_refused(b, b.neurons(b.conv(y, 5), b.conv(x, 5, 3, 2)), "use a 1x1 kernel in the shortcut")
 
 
 def test_branches_of_different_stride_are_refused(builder):
@@ -329,9 +329,9 @@ def test_branches_of_different_stride_are_refused(builder):
     b = builder(1, SIZE, "zero")
     x = b.neurons(b.conv("in", 4))
     left, right = b.neurons(b.conv(x, 4, 3, 2)), b.neurons(b.conv(x, 4, 2, 1, 0))
-    refused(b, b.neurons(b.conv(left, 4, 1), b.conv(right, 4, 1, 2, 0)), "have different sizes")
+    assert_refused(b, b.neurons(b.conv(left, 4, 1), b.conv(right, 4, 1, 2, 0)), "have different sizes")
     b = builder(1, (3, 9, 9), "zero")
-    refused(b, b.neurons(b.conv("in", 4, 3, 2, 0), b.conv("in", 4, 6, 1, 0)), "strides .2, 2. and .1, 1.")
+    assert_refused(b, b.neurons(b.conv("in", 4, 3, 2, 0), b.conv("in", 4, 6, 1, 0)), "strides .2, 2. and .1, 1.")
 
 
 def test_always_on_channels_must_reach_the_border(builder):
@@ -342,7 +342,7 @@ def test_always_on_channels_must_reach_the_border(builder):
         b.biases = 60 if biased == 1 else 0
         y = b.neurons(b.conv(x, 4, 3, 1, 2))
         b.biases = 60
-        refused(b, read_out(b, y), "reads only padding at its border")
+        assert_refused(b, read_out(b, y), "reads only padding at its border")
 
 
 def test_populations_of_one_depth_must_leak_alike(builder):
