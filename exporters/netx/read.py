@@ -29,6 +29,8 @@ from gascnn.toolkit.lowering.network import (
 from gascnn.toolkit.lowering.rules import check_structure
 from gascnn.toolkit.lowering.shapes import conv_output_shape
 
+_LFS_POINTER = b"version https://git-lfs"
+
 
 def read_netx(
     path: str | os.PathLike[str], *, input_shape: tuple[int, ...] | None = None, input_bits: int | None = None
@@ -53,6 +55,8 @@ def read_netx(
     try:
         file = h5py.File(source, "r")
     except OSError as error:
+        if _starts_with(source, _LFS_POINTER):
+            raise FormatError(f"{source}: a Git LFS pointer, not the network; fetch it with git lfs pull") from error
         raise FormatError(f"{source}: not a whole HDF5 file ({_first_line(error)}); export it again") from error
     try:
         with file:
@@ -70,6 +74,11 @@ def recorded_digest(path: str | os.PathLike[str]) -> str | None:
         if "gascnn/digest" not in file:
             return None
         return Fields(file, "gascnn", Path(path)).text("digest")
+
+
+def _starts_with(path: Path, start: bytes) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(start)) == start
 
 
 def _first_line(error: BaseException) -> str:

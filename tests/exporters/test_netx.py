@@ -290,11 +290,19 @@ def test_a_file_that_lava_could_not_run_is_refused(name: str, path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"version https://git-lfs.github.com/spec/v1\n", b"\x89HDF\r\n\x1a\n" + b"x" * 99]
+    ("content", "match"),
+    [
+        (b"", "not a whole HDF5 file"),
+        (b"\x89HDF\r\n\x1a\n" + b"x" * 99, "not a whole HDF5 file"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\n",
+            "a Git LFS pointer, not the network; fetch it with git lfs pull",
+        ),
+    ],
 )
-def test_what_is_not_hdf5_is_refused(content: bytes, path: Path) -> None:
+def test_what_is_not_hdf5_is_refused(content: bytes, match: str, path: Path) -> None:
     path.write_bytes(content)
-    with pytest.raises(FormatError, match="not a whole HDF5 file"):
+    with pytest.raises(FormatError, match=match):
         read_netx(path)
 
 
