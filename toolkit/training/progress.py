@@ -122,15 +122,15 @@ def rich_progress(*, force: bool = False, stream: TextIO | None = None) -> Progr
     """A bar of steps with a line an epoch: loss, validation accuracy and macro-F1, time left.
 
     Args:
-        force: draw also where ``stream`` is not a terminal; otherwise nothing is written there.
+        force: draw also where ``stream`` is not a terminal.
         stream: standard error if left out.
 
     Returns:
-        Something silent where it would not be seen; plain lines where rich is not installed.
+        The bar, or plain lines where there is no terminal (a log file) or rich is not installed.
     """
     target = sys.stderr if stream is None else stream
     if not force and not target.isatty():
-        return Silent()
+        return Lines(target)
     try:
         return _RichProgress(target, force)
     except ImportError:

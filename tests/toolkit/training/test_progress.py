@@ -35,12 +35,15 @@ def test_the_line_of_an_epoch():
     assert record.line() == "epoch 1/3  loss 2.0000  61.0 s, 0:00 min left"
 
 
-def test_nothing_is_written_where_there_is_no_terminal():
+def test_a_log_gets_a_line_an_epoch():
     stream = io.StringIO()
-    progress = rich_progress(stream=stream)
-    assert isinstance(progress, Silent)
-    play(progress)
-    assert stream.getvalue() == ""
+    play(rich_progress(stream=stream))
+    assert stream.getvalue() == LINE + "\n"
+
+
+def test_silence(capsys):
+    play(Silent())
+    assert capsys.readouterr() == ("", "")
 
 
 def test_rich_writes_the_line_and_the_bar_on_a_terminal(monkeypatch):
