@@ -94,10 +94,10 @@ class ConversionOptions:
             raise UsageError("calibration needs at least one image")
         return self
 
-    def with_counts(self, multiply_accumulates: int) -> ConversionOptions:
-        """Both numbers of images settled for a network of that many products an image."""
+    def with_counts(self, multiply_accumulates: int, available: int) -> ConversionOptions:
+        """Both numbers of images settled for a network of that many products an image, and so many images."""
         cost = max(1, multiply_accumulates)
-        calibration = self.calibration_images or _affordable(cost, MOST_CALIBRATION_IMAGES)
+        calibration = min(self.calibration_images or _affordable(cost, MOST_CALIBRATION_IMAGES), available)
         fit = self.fit_images or _affordable(cost * self.steps, MOST_FIT_IMAGES)
         return replace(self, calibration_images=calibration, fit_images=min(fit, calibration))
 
@@ -183,7 +183,7 @@ def convert(
         raise UsageError(f"{len(classes)} class names for a network of {outputs} outputs; give one each")
     for rewrite in PASSES:
         rewrite(graph)
-    options = options.with_counts(graph.multiply_accumulates)
+    options = options.with_counts(graph.multiply_accumulates, len(images))
     chosen = torch.from_numpy(images[: options.calibration_images].astype(np.float32) / pixel_max)
     _check_faithful(graph, model, chosen[: min(16, len(chosen))])
     populations = [op.name for op in graph if op.kind == "neurons"]

@@ -97,6 +97,18 @@ def test_pixels_as_graded_input(gascnn, models, tmp_path, reset):
     assert saved(tmp_path / "r.json")["accuracy"] == network.deployment.expected["accuracy"] > 0.85
 
 
+def test_a_large_network_is_measured_only_if_asked(gascnn, models, tmp_path, monkeypatch):
+    monkeypatch.setattr("gascnn.toolkit.cli.export.MEASURED_WORK", 1_000_000)
+    command = ("export", models.snn, "--target", "lava", "--data", "digits", "-o", tmp_path / "x.net")
+    outcome = gascnn(*command)
+    assert outcome.status == 0
+    assert "accuracy was not measured: this network is large" in outcome.err
+    assert "expected on" not in outcome.out
+    assert read_netx(tmp_path / "x.net").deployment.expected == {}
+    gascnn(*command, "--limit", 3)
+    assert read_netx(tmp_path / "x.net").deployment.expected["images"] == 3
+
+
 def test_framing_travels_with_the_model(gascnn, tmp_path):
     """From training to the deployed file: each feeds images cut as those the network learned from."""
     ann, net = tmp_path / "ann", tmp_path / "f.net"

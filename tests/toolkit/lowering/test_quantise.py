@@ -385,3 +385,11 @@ def test_reports_say_what_was_made():
     assert (report.relay_channels, report.always_on_channels) == (0, 3)
     assert (report.scale_min, report.scale_max, report.state_used) == (254.0, 254.0, None)
     assert lowered.to_dict()["layers"][1]["weight_bits"] == round(np.log2(254), 2)
+
+
+def test_products_of_a_step_by_hand():
+    """A 3x3 convolution of 1 to 2 channels on 4x4 without padding gives 2x2: 72 products; then 8 to 2: 16."""
+    shape, flat = (2, 2, 2), nir.Flatten({"input": np.array((2, 2, 2))}, 0, -1)
+    stem, image = conv(np.full((2, 1, 3, 3), 0.1), 4), neurons(shape)
+    network = lower(chain((1, 4, 4), stem, image, flat, dense(np.full((2, 8), 0.1)), neurons(2)))
+    assert network.multiply_accumulates == 2 * 9 * 4 + 2 * 8
