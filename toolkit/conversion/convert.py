@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from gascnn.toolkit.coding import encode
-from gascnn.toolkit.conversion.calibrate import activation_percentiles
+from gascnn.toolkit.conversion.calibrate import measure_activations
 from gascnn.toolkit.conversion.emit import emit
 from gascnn.toolkit.conversion.fit import Fitter, Scale
 from gascnn.toolkit.conversion.ir import Entry, OpGraph, evaluate
@@ -188,7 +188,7 @@ def convert(
     _check_faithful(graph, model, chosen[: min(16, len(chosen))])
     populations = [op.name for op in graph if op.kind == "neurons"]
     with torch.no_grad():
-        percentiles = activation_percentiles(
+        activations = measure_activations(
             graph, chosen, populations, options.percentile, progress=lambda n: tell("calibrating", n, len(chosen))
         )
         few = images[: options.fit_images]
@@ -202,7 +202,7 @@ def convert(
             done.append(name)
             tell("fitting", len(done), len(populations))
 
-        scales = fitter.fit(percentiles, fitted)
+        scales = fitter.fit(activations, fitted)
     notes = GraphNotes(
         reset=options.reset,
         dt=1.0,

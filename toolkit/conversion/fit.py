@@ -12,11 +12,12 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from gascnn.toolkit.conversion.calibrate import Activations
 from gascnn.toolkit.conversion.ir import Op, OpGraph, apply, evaluate
 from gascnn.toolkit.conversion.response import NeuronModel, respond, staircase_counts
 
@@ -44,7 +45,7 @@ class Scale:
         gain: (C,) thresholds a unit of the ANN's pre-activation.
         decode: (C,) ANN activation a spike and step stands for.
         offset: current added at every step, in thresholds (read-out only).
-        current_peak, membrane_peak: (C,) largest absolute values met, in thresholds.
+        current_peak, membrane_peak: (C,) largest absolute values met or to be met, in thresholds.
         rate: mean spikes a neuron and step.
     """
 
@@ -76,11 +77,13 @@ class Fitter:
         self._kept: dict[str, list[tuple[slice, Tensor]]] = {}
         self._output = graph.output.inputs[0]
 
-    def fit(self, percentiles: dict[str, Tensor], progress: Callable[[str], None] | None = None) -> dict[str, Scale]:
+    def fit(
+        self, activations: dict[str, Activations], progress: Callable[[str], None] | None = None
+    ) -> dict[str, Scale]:
         """Fit all populations in order.
 
         Args:
-            percentiles: (C,) scale of each population's activation in the ANN.
+            activations: of each population in the ANN.
             progress: called with the name of each population when it is done.
         """
         scales = {}
@@ -90,10 +93,24 @@ class Fitter:
             if op.name == self._output:
                 scales[op.name] = self._fit_readout(op)
             else:
-                scales[op.name] = self._fit_population(op, percentiles[op.name])
+                scales[op.name] = self._fit_population(op, activations[op.name].percentile)
+            if self._neuron.reset == "subtract":
+                scales[op.name] = self._with_drift(scales[op.name], activations[op.name])
             if progress is not None:
                 progress(op.name)
         return scales
+
+    def _with_drift(self, scale: Scale, seen: Activations) -> Scale:
+        """Membranes drift by what a spike a step cannot balance, below 0 or above 1, for as long as the run lasts.
+
+        Few images are run as spikes; the ANN's pre-activations, of many more, tell how far others will drift.
+        """
+        low, high = (value * scale.gain + scale.offset for value in (seen.low, seen.high))
+        drift = torch.maximum(-low, high - 1.0).clamp_min(0.0)
+        lasting = float(self._steps)
+        if self._neuron.leak < 1.0:
+            lasting = min(lasting, 1.0 / (1.0 - self._neuron.leak))
+        return replace(scale, membrane_peak=torch.maximum(scale.membrane_peak, drift * lasting))
 
     # --- populations between input and read-out ---
 
