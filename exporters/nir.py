@@ -9,7 +9,7 @@ from pathlib import Path
 import nir
 import numpy as np
 
-from gascnn.toolkit.errors import FormatError
+from gascnn.toolkit.errors import FormatError, first_line
 from gascnn.toolkit.files import atomic_path
 from gascnn.toolkit.lowering.graph import topological_order
 
@@ -25,7 +25,7 @@ def write_nir(graph: nir.NIRGraph, path: str | os.PathLike[str]) -> None:
     try:
         nir.write(buffer, graph)
     except (TypeError, ValueError, AttributeError) as error:
-        raise FormatError(f"{path}: the nir package cannot write this graph ({_first_line(error)})") from error
+        raise FormatError(f"{path}: the nir package cannot write this graph ({first_line(error)})") from error
     difference = first_difference(graph, nir.read(io.BytesIO(buffer.getvalue()), type_check=False))
     if difference:
         raise FormatError(f"{path}: NIR did not keep the graph: {difference}; nothing was written")
@@ -48,7 +48,7 @@ def read_nir(path: str | os.PathLike[str]) -> nir.NIRGraph:
     except Exception as error:
         if "type_check" in str(error):  # what nir passes on, only graphs take
             raise FormatError(f"{source}: holds a single node, not a graph") from error
-        raise FormatError(f"{source}: not a readable NIR file ({_first_line(error)})") from error
+        raise FormatError(f"{source}: not a readable NIR file ({first_line(error)})") from error
     if not isinstance(graph, nir.NIRGraph):
         raise FormatError(f"{source}: holds a single {type(graph).__name__} node, not a graph")
     topological_order(graph)
@@ -57,11 +57,6 @@ def read_nir(path: str | os.PathLike[str]) -> nir.NIRGraph:
             if isinstance(value, np.ndarray) and value.dtype.kind == "f" and not np.all(np.isfinite(value)):
                 raise FormatError(f"{source}: {name}.{field} holds NaN or infinity")
     return graph
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
 
 
 def first_difference(left: nir.NIRGraph, right: nir.NIRGraph) -> str:

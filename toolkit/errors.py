@@ -49,3 +49,9 @@ class CheckFailed(GascnnError, AssertionError):  # noqa: N818 - the outcome of a
     """A verification that came out negative."""
 
     exit_status = 1
+
+
+def first_line(error: BaseException) -> str:
+    """What somebody else's exception says, for a message of ours: its first line, or its type if it says nothing."""
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__

@@ -13,7 +13,7 @@ import numpy as np
 
 from gascnn.exporters.netx.fields import Fields
 from gascnn.exporters.netx.write import FORMAT
-from gascnn.toolkit.errors import FormatError
+from gascnn.toolkit.errors import FormatError, first_line
 from gascnn.toolkit.lowering.deployment import Deployment
 from gascnn.toolkit.lowering.limits import DELAY_MAX, MESSAGE_BITS_MAX, STATE_LIMIT_WEIGHT_UNITS
 from gascnn.toolkit.lowering.network import (
@@ -57,12 +57,12 @@ def read_netx(
     except OSError as error:
         if _starts_with(source, _LFS_POINTER):
             raise FormatError(f"{source}: a Git LFS pointer, not the network; fetch it with git lfs pull") from error
-        raise FormatError(f"{source}: not a whole HDF5 file ({_first_line(error)}); export it again") from error
+        raise FormatError(f"{source}: not a whole HDF5 file ({first_line(error)}); export it again") from error
     try:
         with file:
             return _read_file(file, source, input_shape, input_bits)
     except (OSError, RuntimeError, KeyError) as error:
-        raise FormatError(f"{source}: damaged ({_first_line(error)}); export it again") from error
+        raise FormatError(f"{source}: damaged ({first_line(error)}); export it again") from error
 
 
 def recorded_digest(path: str | os.PathLike[str]) -> str | None:
@@ -79,10 +79,6 @@ def recorded_digest(path: str | os.PathLike[str]) -> str | None:
 def _starts_with(path: Path, start: bytes) -> bool:
     with path.open("rb") as file:
         return file.read(len(start)) == start
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
 def _read_file(

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gascnn.toolkit.bundle import MODEL_FILE, Bundle, is_bundle, load_bundle
-from gascnn.toolkit.errors import DataError, FormatError, UsageError
+from gascnn.toolkit.errors import DataError, FormatError, UsageError, first_line
 from gascnn.toolkit.files import sha256_file
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ def read_input(path: Path) -> tuple[str, npt.NDArray[np.generic], npt.NDArray[np
     except DataError:
         raise
     except Exception as error:
-        raise DataError(f"{path}: not a readable .npz file ({str(error).splitlines()[0]})") from error
+        raise DataError(f"{path}: not a readable .npz file ({first_line(error)})") from error
     if array.dtype.kind == "f" and not np.all(np.isfinite(array)):
         raise DataError(f"{path}: {names[0]} holds NaN or infinity; clean the data first")
     if labels is not None and labels.shape != (len(array),):

@@ -10,7 +10,7 @@ from torch.fx import GraphModule, Interpreter, Node, symbolic_trace
 
 from gascnn.toolkit.conversion.ir import Entry, Op, OpGraph
 from gascnn.toolkit.conversion.operators import FUNCTIONS, METHODS, MODULES, Context, Refused
-from gascnn.toolkit.errors import ConversionError
+from gascnn.toolkit.errors import ConversionError, first_line
 
 
 def trace(model: nn.Module, image_shape: tuple[int, int, int]) -> OpGraph:
@@ -32,7 +32,7 @@ def trace(model: nn.Module, image_shape: tuple[int, int, int]) -> OpGraph:
         traced = symbolic_trace(model)
     except Exception as error:
         raise ConversionError(
-            f"{type(model).__name__} cannot be traced ({_first_line(error)}); its forward must not branch on values"
+            f"{type(model).__name__} cannot be traced ({first_line(error)}); its forward must not branch on values"
         ) from error
     inputs = sum(node.op == "placeholder" for node in traced.graph.nodes)
     if inputs != 1:
@@ -43,7 +43,7 @@ def trace(model: nn.Module, image_shape: tuple[int, int, int]) -> OpGraph:
             shapes.run(torch.zeros(2, *image_shape))
     except Exception as error:
         raise ConversionError(
-            f"{type(model).__name__} does not take images of {image_shape}: {shapes.at}: {_first_line(error)}"
+            f"{type(model).__name__} does not take images of {image_shape}: {shapes.at}: {first_line(error)}"
         ) from error
     graph = _operations(traced, model)
     if len(graph.output.shape) != 1:
@@ -68,11 +68,6 @@ class _Shapes(Interpreter):
         if isinstance(result, Tensor):
             n.meta["shape"] = tuple(result.shape)
         return result
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
 
 
 def _operations(traced: GraphModule, model: nn.Module) -> OpGraph:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from gascnn.exporters.netx import read_netx, write_netx
 from gascnn.toolkit.data import load_dataset
+from gascnn.toolkit.errors import first_line
 from gascnn.toolkit.lowering.network import ConvLayer, CubaNeuron, DenseLayer, InputLayer, NetxNetwork
 
 
@@ -20,6 +21,11 @@ def assert_refused(outcome, message, status=2):
     assert outcome.status == status
     assert message in outcome.error
     assert len(outcome.err.strip().splitlines()) == 1
+
+
+def test_exceptions_that_say_nothing_are_named():
+    assert first_line(EOFError()) == "EOFError"
+    assert first_line(OSError("\nno such device\n(details)")) == "no such device"
 
 
 def test_missing_and_truncated_files(gascnn, models, tmp_path):
@@ -96,6 +102,8 @@ def test_images_of_another_size_or_kind(gascnn, models, tmp_path):
     assert_refused(given(spikes=np.zeros((2, 3, 1, 7, 8))), "spikes of one step have shape (1, 7, 8)")
     assert_refused(given(other=np.zeros(3)), "it must hold either 'images' or 'spikes'")
     assert_refused(given(images=np.array([{"a": 1}], dtype=object)), "not a readable .npz file")
+    (tmp_path / "in.npz").write_bytes(b"")
+    assert_refused(gascnn("run", models.zero, "--input", tmp_path / "in.npz"), "not a readable .npz file")
     (tmp_path / "in.npz").write_bytes(b"PK\x03\x04broken")
     assert_refused(gascnn("run", models.zero, "--input", tmp_path / "in.npz"), "not a readable .npz file")
     assert_refused(gascnn("run", models.zero, "--input", tmp_path / "no.npz"), "no such file; give an .npz")
