@@ -2,12 +2,16 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
+PEERS  := .venv-peers
 TYPING := .typing/gascnn
+FIDELITY_NETWORKS ?= 300
+FIDELITY_FIRST ?= 0
+FIDELITY_MODELS ?= stock
 PORTIONS := models toolkit exporters hardware benchmarks
 # Pinned versions are those the tests ran with; PyPI's torch is the same release with CUDA.
 PIP_FLAGS := --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: setup demo test lint typing clean
+.PHONY: setup peers demo test fidelity lint typing clean
 .DEFAULT_GOAL := setup
 
 setup: $(VENV)/.ready
@@ -18,11 +22,24 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install $(PIP_FLAGS) --editable '.[all,dev]'
 	@touch $@
 
+# What `gascnn bench simulator` is compared with, in an environment of its own; see docs/benchmarks.md.
+peers: $(PEERS)/.ready
+
+$(PEERS)/.ready: benchmarks/peers/requirements.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --requirement benchmarks/peers/requirements.txt
+	@touch $@
+
 demo: setup
 	$(BIN)/gascnn demo
 
 test: setup
 	$(BIN)/python -m pytest
+
+# Random networks in the real Lava against the simulator; FIDELITY_FIRST=seed FIDELITY_NETWORKS=1 runs one again.
+fidelity: setup
+	PYTHONPATH=tests/hardware $(BIN)/python -m fidelity --networks $(FIDELITY_NETWORKS) --first $(FIDELITY_FIRST) \
+	  --models $(FIDELITY_MODELS)
 
 lint: setup typing
 	$(BIN)/ruff check .
@@ -37,4 +54,4 @@ typing:
 	@for portion in $(PORTIONS); do ln -sfn ../../$$portion $(TYPING)/$$portion; done
 
 clean:
-	rm -rf $(VENV) .typing build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(PEERS) .typing build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

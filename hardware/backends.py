@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +23,11 @@ Backend = Literal["sim", "lava", "lava-stock", "loihi"]
 BACKENDS: tuple[str, ...] = get_args(Backend)
 Record = Literal["spikes", "counts"]
 Progress = Callable[[float], None]
+Run = Callable[[npt.NDArray[np.generic], int | None, Progress | None], RunResult]
 
 _IMAGES_ENCODED_AT_ONCE = 64
+_BATCH_SHARE = 4
+"""What input and counts of a batch may take of a memory limit: one part in so many."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +77,9 @@ def run_spikes(
     steps: int | None = None,
     record: Record = "counts",
     progress: Progress | None = None,
+    method: str | None = None,
+    threads: int | None = None,
+    memory_bytes: int | None = None,
 ) -> RunResult:
     """Run spikes (or graded input) on a backend.
 
@@ -84,16 +91,19 @@ def run_spikes(
         steps: T; default all of ``spikes``.
         record: every spike, or counts only.
         progress: called with the number of images done.
+        method, threads, memory_bytes: of the simulator, and of no other backend; see
+            :func:`gascnn.hardware.simulator.simulate`.
 
     Raises:
-        UsageError: an unknown backend, or one that cannot run this network.
+        UsageError: an unknown backend, one that cannot run this network, or the simulator's settings for another.
         BackendError: the backend is not there or broke.
         DataError: input of another shape or kind.
     """
+    options = simulator_options(backend, method=method, threads=threads, memory_bytes=memory_bytes)
     if backend == "sim":
         from gascnn.hardware.simulator import simulate
 
-        return simulate(file.network, spikes, steps=steps, record=record, progress=progress)
+        return simulate(file.network, spikes, steps=steps, record=record, progress=progress, **options)
     if backend in ("lava", "lava-stock"):
         from gascnn.hardware import lava
 
@@ -125,6 +135,9 @@ def run_images(
     record: Record = "counts",
     batch_size: int = _IMAGES_ENCODED_AT_ONCE,
     progress: Progress | None = None,
+    method: str | None = None,
+    threads: int | None = None,
+    memory_bytes: int | None = None,
 ) -> RunResult:
     """Encode images as the file says and run them.
 
@@ -135,24 +148,122 @@ def run_images(
         steps: T; default what the file was fitted for.
         seed: of the coding; default the file's.
         record: every spike, or counts only.
-        batch_size: images encoded at once in the simulator; Lava takes all in one start.
+        batch_size: images encoded at once in the simulator, fewer where ``memory_bytes`` asks for it; Lava takes all in
+            one start.
         progress: called with the number of images done.
+        method, threads, memory_bytes: see :func:`run_spikes`.
 
     Raises:
         DataError: images of another shape than the network takes.
-        UsageError: no ``steps`` for a foreign file, or a bad ``batch_size``.
+        UsageError: no ``steps`` for a foreign file, a bad ``batch_size``, or the simulator's settings for another
+            backend.
         BackendError: the backend is not there or broke.
     """
+    batches = run_batches(
+        file,
+        images=images,
+        backend=backend,
+        steps=steps,
+        seed=seed,
+        record=record,
+        batch_size=batch_size,
+        progress=progress,
+        method=method,
+        threads=threads,
+        memory_bytes=memory_bytes,
+    )
+    return joined(list(batches))
+
+
+def run_batches(
+    file: NetxFile,
+    *,
+    images: npt.NDArray[np.uint8] | None = None,
+    spikes: npt.NDArray[np.generic] | None = None,
+    backend: str = "sim",
+    steps: int | None = None,
+    seed: int | None = None,
+    record: Record = "counts",
+    batch_size: int = _IMAGES_ENCODED_AT_ONCE,
+    progress: Progress | None = None,
+    method: str | None = None,
+    threads: int | None = None,
+    memory_bytes: int | None = None,
+) -> Iterator[RunResult]:
+    """Run images or spikes batch by batch, for whole test sets: results need not be kept together.
+
+    Args:
+        file, backend, steps, seed, record, batch_size, progress, method, threads, memory_bytes: see :func:`run_images`.
+        images: (image, C, H, W) uint8; or
+        spikes: (image, step, ...).
+
+    Yields:
+        The results of at most ``batch_size`` images, in order; of all at once from any backend but the simulator.
+
+    Raises:
+        As :func:`run_images`; UsageError also if both or neither of images and spikes are given.
+    """
+    if (images is None) == (spikes is None):
+        raise UsageError("give either images or spikes")
     if batch_size < 1:
         raise UsageError(f"batch size is {batch_size}; it must be at least 1")
-    check_image_shape(file.network, images)
-    size = len(images) if backend != "sim" else batch_size
-    results = []
-    for start in range(0, len(images), size):
-        spikes = encode_for(file.network, images[start : start + size], steps=steps, seed=seed, first=start)
+    if images is not None:
+        check_image_shape(file.network, images)
+    given = images if images is not None else spikes
+    assert given is not None
+    run = _runner(file, backend, record, method=method, threads=threads, memory_bytes=memory_bytes)
+    size = len(given) if backend != "sim" else batch_size
+    if memory_bytes is not None:
+        total = steps or (given.shape[1] if images is None else _fitted_steps(file.network))
+        size = min(size, _images_within(memory_bytes, file.network, total))
+    for start in range(0, max(len(given), 1), max(size, 1)):
         told = None if progress is None else _shifted(progress, start)
-        results.append(run_spikes(file, spikes, backend=backend, record=record, progress=told))
-    return concatenate(results)
+        if images is None:
+            yield run(given[start : start + size], steps, told)
+        else:
+            part = encode_for(file.network, images[start : start + size], steps=steps, seed=seed, first=start)
+            yield run(part, None, told)
+
+
+def _runner(file: NetxFile, backend: str, record: Record, **options: Any) -> Run:
+    """A function that runs spikes; the simulator's is made ready once for all batches."""
+    if backend != "sim":
+        return lambda spikes, steps, progress: run_spikes(
+            file, spikes, backend=backend, steps=steps, record=record, progress=progress, **options
+        )
+    from gascnn.hardware.simulator import Simulator
+
+    simulator = Simulator(file.network, **simulator_options(backend, **options))
+    return lambda spikes, steps, progress: simulator.run(spikes, steps=steps, record=record, progress=progress)
+
+
+def joined(results: list[RunResult]) -> RunResult:
+    """The results of several batches as one; one alone is not copied."""
+    return results[0] if len(results) == 1 else concatenate(results)
+
+
+def simulator_options(backend: str, **options: Any) -> dict[str, Any]:
+    """The keywords of the simulator that were given.
+
+    Raises:
+        UsageError: one of them for another backend.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    if given and backend != "sim":
+        named = ", ".join(name.removesuffix("_bytes") for name in given)
+        raise UsageError(f"{named} can be set for backend sim only, not for {backend}; leave it out")
+    return given
+
+
+def _fitted_steps(network: NetxNetwork) -> int:
+    return network.deployment.steps if network.deployment is not None else 1
+
+
+def _images_within(memory_bytes: int, network: NetxNetwork, steps: int) -> int:
+    """Images whose spikes, one byte a pixel and step and once more as a checked copy, and counts fit their share."""
+    neurons = sum(math.prod(layer.shape) for layer in network.layers)
+    an_image = 2 * steps * math.prod(network.input_shape) + np.dtype(np.int32).itemsize * neurons
+    return max(1, memory_bytes // _BATCH_SHARE // an_image)
 
 
 def _shifted(progress: Progress, start: int) -> Progress:

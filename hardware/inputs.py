@@ -1,12 +1,20 @@
-"""Checks of what is fed to a network, shared by all backends."""
+"""Checks of a network that is to run and of what is fed to it, shared by all backends."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 
-from gascnn.toolkit.errors import DataError, UsageError
-from gascnn.toolkit.lowering.network import NetxNetwork
+from gascnn.toolkit.errors import DataError, LimitError, UsageError
+from gascnn.toolkit.lowering.limits import (
+    DECAY_UNITY,
+    DELAY_MAX,
+    MESSAGE_BITS_MAX,
+    STATE_LIMIT,
+    STATE_LIMIT_WEIGHT_UNITS,
+)
+from gascnn.toolkit.lowering.network import CubaNeuron, DenseLayer, NetxNetwork, SynapticLayer, layer_label
+from gascnn.toolkit.lowering.rules import check_structure
 
 
 def checked_spikes(
@@ -22,7 +30,9 @@ def checked_spikes(
     Raises:
         UsageError: ``steps`` is below 1.
         DataError: no images, another shape or kind, NaN, or values out of range.
+        FormatError, LimitError: see :func:`check_runnable`.
     """
+    check_runnable(network)
     if steps is not None and steps < 1:
         raise UsageError(f"steps is {steps}; it must be at least 1")
     values = np.asarray(spikes)
@@ -45,6 +55,65 @@ def checked_spikes(
         result[:, :filled, : bare[0]] = values[:, :filled]
         result[:, :, bare[0] :] = 2**network.input_bits - 1 if network.input_bits else 1
     return result
+
+
+def check_runnable(network: NetxNetwork) -> None:
+    """Refuse a network that Lava could not build, or whose numbers it would turn into others.
+
+    A file that was read fulfils most of this already; networks made by hand need not. What depends on the sums of a
+    layer's weights is checked where they are laid out.
+
+    Raises:
+        FormatError: layers or parameters that do not fit together.
+        LimitError: a decay, threshold, delay, self-weight or the message bits out of range.
+    """
+    check_structure(network)
+    if not 0 <= network.input_bits <= MESSAGE_BITS_MAX:
+        raise LimitError(f"input_bits is {network.input_bits}; it must be 0..{MESSAGE_BITS_MAX}")
+    if network.input.neuron is not None:
+        _check_neuron(network.input.neuron, "the input's neurons")
+        for value in (network.input.neuron.threshold, *_decays(network.input.neuron).values()):
+            if np.shape(value) not in ((), network.input_shape[:1]):
+                raise LimitError(
+                    f"a parameter of the input's neurons has shape {np.shape(value)}; expected one a channel"
+                )
+    for index, layer in enumerate(network.layers):
+        label = layer_label(network, index)
+        _check_neuron(layer.neuron, label)
+        _check_synapses(layer, label)
+
+
+def _decays(neuron: CubaNeuron) -> dict[str, npt.NDArray[np.integer]]:
+    return {"iDecay": neuron.current_decay, "vDecay": neuron.voltage_decay}
+
+
+def _check_neuron(neuron: CubaNeuron, label: str) -> None:
+    for name, value in _decays(neuron).items():
+        if np.min(value) < 0 or np.max(value) > DECAY_UNITY:
+            raise LimitError(f"{label}: {name} {np.min(value)}..{np.max(value)}; 0..{DECAY_UNITY}; correct it")
+    low, high, most = int(np.min(neuron.threshold)), int(np.max(neuron.threshold)), STATE_LIMIT_WEIGHT_UNITS + 1
+    if low < -most or high > most:
+        raise LimitError(f"{label}: threshold {low}..{high}; +-{most}, which always or never spikes; use that")
+
+
+def _check_synapses(layer: SynapticLayer, label: str) -> None:
+    if layer.self_weight is not None and layer.self_weight.max() >= STATE_LIMIT:
+        raise LimitError(
+            f"{label}: self_weight {layer.self_weight.max()}; below {STATE_LIMIT} (Lava wraps it at 24 bits); "
+            "lower the layer's integer scale"
+        )
+    if not isinstance(layer, DenseLayer):
+        return
+    if layer.weight_rec is not None and layer.weight_rec.shape != (*layer.shape, *layer.shape):
+        raise LimitError(
+            f"{label}: weight_rec has shape {layer.weight_rec.shape}; {(*layer.shape, *layer.shape)}; correct it"
+        )
+    if layer.delay is None:
+        return
+    if layer.delay.shape != layer.weight.shape:
+        raise LimitError(f"{label}: delay has shape {layer.delay.shape}; {layer.weight.shape}; give one a synapse")
+    if layer.delay.min() < 0 or layer.delay.max() > DELAY_MAX:
+        raise LimitError(f"{label}: delays {layer.delay.min()}..{layer.delay.max()}; 0..{DELAY_MAX}; correct them")
 
 
 def _integers(values: npt.NDArray[np.generic], network: NetxNetwork) -> npt.NDArray[np.uint8]:

@@ -15,6 +15,9 @@ _MAX_ELEMENTS = 1 << 30
 """No dataset of a network that fits a machine is larger; a few bytes of HDF5 can claim petabytes."""
 
 
+_INT32 = 1 << 31
+
+
 class Fields:
     """A group of an HDF5 file, read with checks: links out of the file and absurd sizes are refused.
 
@@ -60,8 +63,13 @@ class Fields:
         return value
 
     def truncated(self, name: str) -> np.ndarray:
-        """Integers as NetX sees them: truncated towards zero."""
-        return self.array(name).astype(np.int64)
+        """Integers as NetX sees them: truncated towards zero. Lava holds them in 32 bits."""
+        value = self.array(name)
+        if value.size and (value.min() < -_INT32 or value.max() >= _INT32):
+            raise self.error(
+                f"{name} holds {value.min():g}..{value.max():g}; Lava holds 32-bit integers; scale it down"
+            )
+        return value.astype(np.int64)
 
     def whole(self, name: str) -> np.ndarray:
         """Integers, refused if they have a fraction; arrays of one element become scalars."""

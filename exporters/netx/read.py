@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
@@ -13,9 +14,9 @@ import numpy as np
 
 from gascnn.exporters.netx.fields import Fields
 from gascnn.exporters.netx.write import FORMAT
-from gascnn.toolkit.errors import FormatError, first_line
+from gascnn.toolkit.errors import FormatError, UsageError, first_line
 from gascnn.toolkit.lowering.deployment import Deployment
-from gascnn.toolkit.lowering.limits import DELAY_MAX, MESSAGE_BITS_MAX, STATE_LIMIT_WEIGHT_UNITS
+from gascnn.toolkit.lowering.limits import DELAY_MAX, MESSAGE_BITS_MAX, STATE_LIMIT_WEIGHT_UNITS, STATE_SHIFT
 from gascnn.toolkit.lowering.network import (
     ConvLayer,
     CubaNeuron,
@@ -27,7 +28,7 @@ from gascnn.toolkit.lowering.network import (
     SynapticLayer,
 )
 from gascnn.toolkit.lowering.rules import check_structure
-from gascnn.toolkit.lowering.shapes import conv_output_shape
+from gascnn.toolkit.lowering.shapes import Pair, conv_output_shape
 
 _LFS_POINTER = b"version https://git-lfs"
 
@@ -88,6 +89,8 @@ def _read_file(
     record = Fields(file, "gascnn", source) if ours else None
     if record is not None and record.text("format") != FORMAT:
         raise FormatError(f"{source}: written in format {record.text('format')}; this version reads {FORMAT}")
+    if input_bits is not None and not 0 <= input_bits <= MESSAGE_BITS_MAX:
+        raise UsageError(f"input_bits is {input_bits}; it must be 0..{MESSAGE_BITS_MAX}")
     subtract = record is not None and record.has("layer")
     if not subtract and "layer" not in file:
         raise FormatError(f"{source}: no group 'layer' in it; this is not a NetX file")
@@ -151,7 +154,7 @@ def _read_layers(root: Fields, input_shape: tuple[int, ...] | None) -> tuple[Inp
         raise root.error("no layers in it")
     if sorted(names, key=lambda n: (len(n), n)) != [str(i) for i in range(len(names))]:
         raise root.error(f"layers must be numbered 0..{len(names) - 1} without gaps; found {', '.join(names)}")
-    declared = InputLayer(tuple(input_shape)) if input_shape else None
+    declared = InputLayer(_input_shape(input_shape, root)) if input_shape else None
     layers: list[SynapticLayer] = []
     flatten = False
     for index in range(len(names)):
@@ -189,9 +192,16 @@ def _inferred_input(first: SynapticLayer, root: Fields) -> tuple[int, ...]:
     raise root.error("the file does not say its input's shape; give it with --input-shape C,H,W")
 
 
+def _input_shape(shape: Sequence[int] | np.ndarray, fields: Fields) -> tuple[int, ...]:
+    """(N,) or (C, H, W), nothing else."""
+    if np.ndim(shape) != 1 or len(shape) not in (1, 3) or min(shape) < 1:
+        raise fields.error(f"the input's shape is {np.asarray(shape).tolist()}; expected [N] or [C, H, W], at least 1")
+    return tuple(int(n) for n in shape)
+
+
 def _read_input(fields: Fields) -> InputLayer:
     return InputLayer(
-        shape=tuple(int(n) for n in fields.array("shape").ravel()),
+        shape=_input_shape(fields.array("shape"), fields),
         neuron=_read_neuron(fields.child("neuron")) if fields.has("neuron") else None,
         weight=int(fields.array("weight").ravel()[0]) if fields.has("weight") else None,
         bias=int(fields.array("bias").ravel()[0]) if fields.has("bias") else None,
@@ -212,8 +222,7 @@ def _read_conv(fields: Fields, input_shape: tuple[int, ...] | None) -> ConvLayer
         warnings.warn(
             f"{fields.where}: Lava ignores the delay of a convolution, and so does this package", stacklevel=2
         )
-    stride, padding, dilation = (fields.pair(name) for name in ("stride", "padding", "dilation"))
-    groups = fields.integer("groups")
+    stride, padding, dilation, groups = _read_geometry(fields)
     shape = tuple(int(n) for n in fields.array("shape").ravel())
     expected = conv_output_shape(input_shape, weight.shape, stride, padding, dilation)
     if shape != expected:
@@ -238,14 +247,24 @@ def _read_conv(fields: Fields, input_shape: tuple[int, ...] | None) -> ConvLayer
     )
 
 
+def _read_geometry(fields: Fields) -> tuple[Pair, Pair, Pair, int]:
+    for name, sizes in {"stride": ((), (2,)), "padding": ((), (2,)), "dilation": ((), (2,)), "groups": ((),)}.items():
+        if fields.array(name).shape not in sizes:
+            raise fields.error(f"{name} has shape {fields.array(name).shape}, which NetX cannot load; store a scalar")
+    stride = fields.pair("stride")
+    if min(stride) < 1:
+        raise fields.error(f"stride is {stride}; it must be at least 1")
+    return stride, fields.pair("padding"), fields.pair("dilation"), fields.integer("groups")
+
+
 def _read_dense(fields: Fields, flatten: bool, recurrent: bool) -> DenseLayer:
     if fields.has("weight/imag"):
         raise fields.error("complex weights (resonate-and-fire) are not supported")
     neurons = int(np.prod(fields.array("shape")))
     weight = _matrix(fields, "weight", neurons)
     bias = fields.truncated("bias") if fields.has("bias") else None
-    if bias is not None and bias.size not in (1, neurons):
-        raise fields.error(f"bias has {bias.size} values for {neurons} neurons")
+    if bias is not None and (bias.size not in (1, neurons) or bias.size != max(bias.shape[-1:], default=1)):
+        raise fields.error(f"bias has shape {bias.shape} for {neurons} neurons; expected (1,) or ({neurons},)")
     return DenseLayer(
         shape=(neurons,),
         weight=weight,
@@ -253,7 +272,7 @@ def _read_dense(fields: Fields, flatten: bool, recurrent: bool) -> DenseLayer:
         flatten=flatten,
         bias=None if bias is None else bias.ravel(),
         delay=_read_delay(fields, weight) if fields.has("delay") else None,
-        weight_rec=_matrix(fields, "weight_rec", neurons) if recurrent else None,
+        weight_rec=_read_recurrent(fields, neurons) if recurrent else None,
         self_weight=fields.truncated("self_weight") if fields.has("self_weight") else None,
     )
 
@@ -273,16 +292,42 @@ def _matrix(fields: Fields, name: str, neurons: int) -> np.ndarray:
     return weight
 
 
+def _read_recurrent(fields: Fields, neurons: int) -> np.ndarray:
+    weight = _matrix(fields, "weight_rec", neurons)
+    if weight.shape[1] != neurons:
+        raise fields.error(f"weight_rec has shape {weight.shape}; expected ({neurons}, {neurons})")
+    if fields.array("weight_rec").ndim < fields.array("weight").ndim:
+        raise fields.error("weight_rec is flat and weight is not, which NetX cannot load; store both as matrices")
+    return weight
+
+
 def _read_delay(fields: Fields, weight: np.ndarray) -> np.ndarray:
     """Delays a synapse (N, M), from a scalar, one a neuron, one an input (tested in this order), or one a synapse."""
     delay = np.clip(fields.array("delay"), None, DELAY_MAX)
     if delay.ndim == 1 and delay.shape[0] == weight.shape[0]:
-        delay = delay[:, None]
+        delay = np.broadcast_to(delay[:, None], weight.shape)
     elif delay.ndim == 1 and delay.shape[0] != weight.shape[1]:
         raise fields.error(f"delay has {delay.shape[0]} values for weights of shape {weight.shape}")
-    if np.any(delay < 0):
+    elif delay.ndim > 1 and delay.shape != weight.shape:
+        raise fields.error(f"delay has shape {delay.shape} for weights of shape {weight.shape}; store one a synapse")
+    whole = np.broadcast_to(delay, weight.shape).astype(np.int64)
+    if np.any(whole < 0):
         raise fields.error("delays must not be negative")
-    return np.broadcast_to(delay, weight.shape).astype(np.int64)
+    return whole
+
+
+def _read_threshold(fields: Fields) -> np.ndarray:
+    """The threshold; Lava shifts it in the type it is stored in, and beyond the states its size means nothing."""
+    stored, value = fields.array("vThMant"), fields.whole("vThMant")
+    if stored.ndim > 0 and stored.dtype.kind in "iu":
+        held = np.iinfo(stored.dtype)
+        if int(value.min()) << STATE_SHIFT < held.min or int(value.max()) << STATE_SHIFT > held.max:
+            raise fields.error(
+                f"vThMant up to {np.abs(value).max()} is stored as {stored.dtype}, in which Lava's shift by "
+                f"{STATE_SHIFT} bits overflows; store it as int64"
+            )
+    beyond = STATE_LIMIT_WEIGHT_UNITS + 1
+    return value.clip(-beyond, beyond)
 
 
 def _read_neuron(fields: Fields) -> CubaNeuron:
@@ -292,8 +337,14 @@ def _read_neuron(fields: Fields) -> CubaNeuron:
     if fields.has("messageBits"):
         raise fields.error("messageBits cannot be loaded by NetX itself; remove it and give the input bits instead")
     neuron = CubaNeuron(
-        threshold=fields.whole("vThMant"), current_decay=fields.whole("iDecay"), voltage_decay=fields.whole("vDecay")
+        threshold=_read_threshold(fields),
+        current_decay=fields.whole("iDecay"),
+        voltage_decay=fields.whole("vDecay"),
     )
+    for name in ("vThMant", "iDecay", "vDecay"):
+        stored = fields.array(name).dtype
+        if stored.kind == "f" or stored == np.uint64:
+            raise fields.error(f"{name} is stored as {stored}, with which Lava cannot compute; store it as int64")
     for name, value in (("iDecay", neuron.current_decay), ("vDecay", neuron.voltage_decay)):
         if np.any(value < 0) or np.any(value > 4096):
             raise fields.error(f"{name} must be 0..4096; found {value.min()}..{value.max()}")

@@ -7,6 +7,7 @@ Lava's last releases need old versions of Python, torch and numpy: they live in 
 from gascnn.hardware.lava.environment import LavaEnvironment, find_lava, lava_info
 from gascnn.hardware.lava.install import install_lava
 from gascnn.hardware.lava.jobs import Task
+from gascnn.hardware.lava.outcome import LavaResult
 from gascnn.hardware.lava.run import run, run_many
 
-__all__ = ["LavaEnvironment", "Task", "find_lava", "install_lava", "lava_info", "run", "run_many"]
+__all__ = ["LavaEnvironment", "LavaResult", "Task", "find_lava", "install_lava", "lava_info", "run", "run_many"]

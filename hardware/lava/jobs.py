@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from gascnn.exporters.netx import read_netx, write_netx
 from gascnn.hardware.inputs import checked_spikes
-from gascnn.hardware.result import RunResult
+from gascnn.hardware.lava.outcome import LavaResult
 from gascnn.toolkit.errors import BackendError, LimitError, UsageError
 from gascnn.toolkit.lowering.network import DenseLayer, NetxNetwork, layer_label
 from gascnn.toolkit.lowering.netx_dense import effective_dense
@@ -37,6 +37,7 @@ class Task:
         skip_steps: read-out steps left out at the start; default what the file says.
         stock: refuse a network that stock NetX does not load.
         input_shape, input_bits: for files that do not say them; see :func:`gascnn.exporters.netx.read_netx`.
+        stock_models: run Lava's own process models, not the faster ones with the same numbers; implied by ``stock``.
     """
 
     network: NetxNetwork | str | os.PathLike[str]
@@ -47,6 +48,7 @@ class Task:
     stock: bool = False
     input_shape: tuple[int, ...] | None = None
     input_bits: int | None = None
+    stock_models: bool = False
 
 
 class PreparedTask:
@@ -86,7 +88,7 @@ class PreparedTask:
 
     @property
     def follow_each_other(self) -> bool:
-        """Whether images may follow each other in one start, cleared by Lava's periodic reset, with exact results.
+        """Whether images may follow each other in Lava's own models, cleared by its periodic reset, with exact results.
 
         Not with reset by subtraction, biases or input neurons, which are active before an image arrives, nor with
         delays or recurrent synapses, which carry spikes over the border.
@@ -116,6 +118,7 @@ class PreparedTask:
         np.save(folder / f"{self._name}_input.npy", values, allow_pickle=False)
         return {
             "network": f"{self._name}.net",
+            "models": "stock" if task.stock or task.stock_models else "fast",
             "loader": "stock" if network.reset == "zero" else "subtract",
             "input": f"{self._name}_input.npy",
             "packed": packed,
@@ -130,6 +133,7 @@ class PreparedTask:
             ],
             "membrane": f"{self._name}_membrane.npy",
             "membrane_variable": "v" if network.reset == "zero" else "u",
+            "report": f"{self._name}_report.json",
         }
 
     def finished(self, folder: Path) -> tuple[int, float]:
@@ -142,7 +146,7 @@ class PreparedTask:
         steps = size // math.ceil(math.prod(self.network.layers[last].shape) / 8)
         return steps, steps / self.steps
 
-    def read(self, folder: Path) -> RunResult:
+    def read(self, folder: Path) -> LavaResult:
         """What the worker wrote.
 
         Raises:
@@ -169,12 +173,13 @@ class PreparedTask:
             weight = self_weight.astype(np.int64).reshape(-1, *(1,) * (output.ndim - 3))
             pending = np.broadcast_to(weight, network.layers[last].shape).ravel() << _STATE_SHIFT
             membrane = membrane - pending * flat[:, -1]
-        return RunResult(
+        return LavaResult(
             steps=self.input_steps,
             counts=counts,
             output_counts=flat[:, network.depth + self.skip :].sum(axis=1, dtype=np.int32),
             output_membrane=membrane,
             spikes=spikes if self.task.record == "spikes" else None,
+            **self._report(folder),
         )
 
     def _output(self, index: int) -> str:
@@ -199,6 +204,13 @@ class PreparedTask:
             return np.asarray(values, dtype=np.int64).reshape(self.images, size)
         except (OSError, ValueError) as error:
             raise BackendError(f"Lava's final membrane potentials are incomplete ({error}); run it again") from error
+
+    def _report(self, folder: Path) -> dict[str, Any]:
+        try:
+            report = json.loads((folder / f"{self._name}_report.json").read_text(encoding="utf-8"))
+            return {**report, "image_s": tuple(report["image_s"])}
+        except (OSError, ValueError, KeyError) as error:
+            raise BackendError(f"Lava's report on its run is incomplete ({error}); run it again") from error
 
 
 def write_job(tasks: Sequence[PreparedTask], folder: Path) -> None:

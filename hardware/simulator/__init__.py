@@ -10,6 +10,6 @@ Dynamics, with 0-based steps ``t``, layers ``k`` from 1, ``s_0`` the input (``do
 and, for reset by subtraction, ``a_k[t] -= theta s_k[t-1]``.
 """
 
-from gascnn.hardware.simulator.engine import simulate
+from gascnn.hardware.simulator.engine import METHODS, Simulator, simulate
 
-__all__ = ["simulate"]
+__all__ = ["METHODS", "Simulator", "simulate"]

@@ -1,29 +1,34 @@
-"""Run a deployed network on spikes, layer by layer over the whole time window (layers only look back one step)."""
+"""Run a deployed network on spikes, layer by layer over windows of steps (layers only look back one step)."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from itertools import pairwise
-from typing import Literal
+import importlib.util
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from gascnn.hardware.inputs import checked_spikes
 from gascnn.hardware.result import RunResult, concatenate
-from gascnn.hardware.simulator.neuron import Population
-from gascnn.hardware.simulator.synapse import ConvSynapse, dense_synapses, recurrent_synapse
+from gascnn.hardware.simulator.plain import bytes_an_image, run_input_neurons, run_plain
 from gascnn.toolkit.errors import UsageError
-from gascnn.toolkit.lowering.network import ConvLayer, NetxNetwork, SynapticLayer, layer_label
+from gascnn.toolkit.lowering.network import NetxNetwork, layer_label
 
+if TYPE_CHECKING:
+    from gascnn.hardware.simulator.events import EventList
+    from gascnn.hardware.simulator.job import Job
+    from gascnn.hardware.simulator.layers import LayerRun
+    from gascnn.hardware.simulator.memory import Plan
+
+METHODS = ("auto", "events", "dense", "plain")
 Spikes = npt.NDArray[np.generic]
-Current = Callable[[Spikes, int, int], npt.NDArray[np.int32]]
+Progress = Callable[[int], None]
 
-_MEMORY_BYTES = 768 << 20
-"""What the arrays of one batch may take; images are run in batches that fit."""
-
-_STEPS_AT_ONCE = 16
+_PLAIN_BYTES = 768 << 20
+"""What the plain version's arrays of one batch may take where no limit is given."""
 
 
 def simulate(
@@ -33,7 +38,10 @@ def simulate(
     steps: int | None = None,
     record: Literal["spikes", "counts"] = "counts",
     skip_steps: int | None = None,
-    progress: Callable[[int], None] | None = None,
+    progress: Progress | None = None,
+    method: str = "auto",
+    threads: int | None = None,
+    memory_bytes: int | None = None,
 ) -> RunResult:
     """Run ``network`` from rest for T + K steps on every image, exactly as Lava would.
 
@@ -46,142 +54,175 @@ def simulate(
         record: ``spikes`` keeps every spike of every synaptic layer, ``counts`` only how many each neuron fired.
         skip_steps: read-out steps left out at the start; default what the file says.
         progress: called with the number of images finished so far.
+        method: how synaptic sums are computed: ``events`` (each spike adds a row of weights), ``dense`` (products of
+            whole frames), ``auto`` (per layer, by how many spikes come in), ``plain`` (numpy, as where numba is
+            missing). It never changes a bit.
+        threads: at most so many; default the processors this process may use.
+        memory_bytes: limit for the whole process, what it holds already included; default 1 GiB for the simulator's
+            own arrays.
 
     Returns:
         Counts, read-out and, if asked, all spikes.
 
     Raises:
-        UsageError: ``steps`` below 1, or ``skip_steps`` that leave nothing to read out.
+        UsageError: ``steps`` or ``threads`` below 1, an unknown method, or ``skip_steps`` that leave nothing to read.
         DataError: spikes of another shape or kind than the network takes.
-        LimitError: weights with which Lava's own result is undefined.
+        LimitError: weights with which Lava's own result is undefined, or a memory limit one image does not fit.
     """
-    inputs = checked_spikes(network, spikes, steps)
-    skip = skip_steps if skip_steps is not None else (network.deployment.skip_steps if network.deployment else 0)
-    if not 0 <= skip < inputs.shape[1]:
-        raise UsageError(f"skip_steps is {skip}; it must be 0..{inputs.shape[1] - 1} for {inputs.shape[1]} steps")
-    batch = _images_at_once(network, inputs.shape[1] + network.depth)
-    results = []
-    for start in range(0, len(inputs), batch):
-        results.append(_run_batch(network, inputs[start : start + batch], record == "spikes", skip))
-        if progress is not None:
+    return Simulator(network, method=method, threads=threads, memory_bytes=memory_bytes).run(
+        spikes, steps=steps, record=record, skip_steps=skip_steps, progress=progress
+    )
+
+
+class Simulator:
+    """A network made ready to run: its weights are laid out once for any number of runs.
+
+    Args:
+        network, method, threads, memory_bytes: see :func:`simulate`.
+    """
+
+    def __init__(
+        self,
+        network: NetxNetwork,
+        *,
+        method: str = "auto",
+        threads: int | None = None,
+        memory_bytes: int | None = None,
+    ) -> None:
+        if method not in METHODS:
+            raise UsageError(f"method is {method!r}; it must be one of {', '.join(METHODS)}")
+        if threads is not None and threads < 1:
+            raise UsageError(f"threads is {threads}; it must be at least 1")
+        self._network, self._method, self._memory_bytes = network, method, memory_bytes
+        self._threads = threads or len(os.sched_getaffinity(0))
+        if method != "plain" and not _has_numba():
+            if method != "auto":
+                raise UsageError(f"method {method} needs numba; install gascnn[fast], or use method plain")
+            self._method = "plain"
+        if self._method != "plain":
+            from gascnn.hardware.simulator.layout import LayerLayout
+
+            largest = [1] * network.depth
+            if network.input_bits and network.input.neuron is None:
+                largest[0] = 2**network.input_bits - 1
+            self._layouts = [
+                LayerLayout(layer, network.input_of(k), largest[k], layer_label(network, k))
+                for k, layer in enumerate(network.layers)
+            ]
+
+    def run(
+        self,
+        spikes: Spikes,
+        *,
+        steps: int | None = None,
+        record: Literal["spikes", "counts"] = "counts",
+        skip_steps: int | None = None,
+        progress: Progress | None = None,
+    ) -> RunResult:
+        """Run it; see :func:`simulate`."""
+        network = self._network
+        inputs = checked_spikes(network, spikes, steps)
+        skip = skip_steps if skip_steps is not None else (network.deployment.skip_steps if network.deployment else 0)
+        if not 0 <= skip < inputs.shape[1]:
+            raise UsageError(f"skip_steps is {skip}; it must be 0..{inputs.shape[1] - 1} for {inputs.shape[1]} steps")
+        told = progress or _silent
+        if self._method == "plain":
+            return self._plain(inputs, record == "spikes", skip, told)
+        from gascnn.hardware.simulator.job import Job
+
+        return self._fast(Job(network, inputs, record == "spikes", skip), told)
+
+    def _plain(self, inputs: npt.NDArray[np.uint8], keep: bool, skip: int, progress: Progress) -> RunResult:
+        need = bytes_an_image(self._network, inputs.shape[1] + self._network.depth)
+        batch = max(1, (self._memory_bytes or _PLAIN_BYTES) // need)
+        results = []
+        for start in range(0, len(inputs), batch):
+            results.append(run_plain(self._network, inputs[start : start + batch], keep, skip))
             progress(min(start + batch, len(inputs)))
-    return concatenate(results)
+        return concatenate(results)
+
+    def _fast(self, job: Job, progress: Progress) -> RunResult:
+        from gascnn.hardware.simulator.memory import DEFAULT_BYTES, plan, process_bytes
+
+        for layout in self._layouts:
+            layout.prepare()
+        room = DEFAULT_BYTES
+        if self._memory_bytes is not None:
+            room = self._memory_bytes - process_bytes() - job.result_bytes
+        cut = plan(self._layouts, len(job.inputs), job.total, self._threads, room, self._whole)
+        job.allocate()
+        groups = [slice(i, min(i + cut.images, len(job.inputs))) for i in range(0, len(job.inputs), cut.images)]
+        done = 0
+        with ThreadPoolExecutor(self._threads, thread_name_prefix="simulator") as workers:
+            try:
+                for images in self._finished(job, groups, cut, workers):
+                    done += images
+                    progress(done)
+            except BaseException:
+                workers.shutdown(cancel_futures=True)
+                raise
+        return job.result()
+
+    @property
+    def _whole(self) -> bool:
+        return self._network.input.neuron is not None or any(layout.stepwise for layout in self._layouts)
+
+    def _finished(self, job: Job, groups: list[slice], cut: Plan, workers: Executor) -> Iterator[int]:
+        """Run all groups; gives the size of each when it is finished."""
+        if cut.together or self._threads == 1:
+            for group in groups:
+                self._run_group(job, group, cut, workers if cut.together else None)
+                yield group.stop - group.start
+            return
+        futures = {workers.submit(self._run_group, job, group, cut, None): group for group in groups}
+        for future in as_completed(futures):
+            future.result()
+            yield futures[future].stop - futures[future].start
+
+    def _run_group(self, job: Job, group: slice, cut: Plan, workers: Executor | None) -> None:
+        images, depth, total = group.stop - group.start, self._network.depth, job.total
+        runs: list[LayerRun | None] = [None] * depth
+        keep_runs = cut.window < total
+        reached = [0] * (depth + 1)
+        while reached[0] < total:
+            end = min(reached[0] + cut.window, total)
+            source, before, reached[0] = self._input(job, group, reached[0], end), reached[0], end
+            for k in range(depth):
+                first, reached[k + 1] = reached[k + 1], min(end + k + 1, total)
+                if first == total:
+                    break  # and so are all layers behind it
+                run = runs[k] or self._layer_run(k, images, workers)
+                source = run.step(source, reached[k + 1] - first, before + 1 - first)
+                job.keep(k, group, source, first)
+                runs[k], before = run if keep_runs else None, first
+                if reached[k + 1] == total:
+                    job.finish(k, group, run)
+
+    def _layer_run(self, k: int, images: int, workers: Executor | None) -> LayerRun:
+        from gascnn.hardware.simulator.layers import KernelRun, StepwiseRun
+
+        layout = self._layouts[k]
+        if layout.stepwise:
+            return StepwiseRun(layout, images)
+        return KernelRun(layout, images, self._method, workers, 2 * self._threads)  # type: ignore[arg-type]
+
+    def _input(self, job: Job, group: slice, first: int, end: int) -> EventList | Spikes:
+        from gascnn.hardware.simulator.events import events_of
+
+        given = job.inputs[group, first:end]
+        if self._network.input.neuron is not None:
+            padded = np.zeros((len(given), job.total, *given.shape[2:]), dtype=given.dtype)
+            padded[:, : given.shape[1]] = given
+            given = run_input_neurons(self._network, padded).view(np.uint8)
+        if self._layouts[0].largest_input > 1:
+            return given
+        channels = given.shape[2]
+        return events_of(given.reshape(*given.shape[:2], channels, self._layouts[0].pixels_in))
 
 
-def _images_at_once(network: NetxNetwork, steps: int) -> int:
-    """How many images fit: spikes of two neighbouring layers, sums and state of one."""
-    sizes = [math.prod(network.input_shape), *(math.prod(layer.shape) for layer in network.layers)]
-    per_image = max(
-        (before + after) * steps + (before + 4 * after) * 4 * _STEPS_AT_ONCE for before, after in pairwise(sizes)
-    )
-    return max(1, _MEMORY_BYTES // per_image)
+def _has_numba() -> bool:
+    return importlib.util.find_spec("numba") is not None
 
 
-def _run_batch(network: NetxNetwork, inputs: Spikes, keep: bool, skip: int) -> RunResult:
-    images, steps = inputs.shape[:2]
-    total = steps + network.depth
-    previous: Spikes = np.zeros((images, total, *network.input_shape), dtype=inputs.dtype)
-    previous[:, :steps] = inputs
-    if network.input.neuron is not None:
-        previous = _run_input_neurons(network, previous)
-    recorded: list[npt.NDArray[np.bool_]] = []
-    counts, wraps = [], []
-    fired = np.zeros((images, total, 0), dtype=bool)
-    for index, layer in enumerate(network.layers):
-        graded = index == 0 and network.input.neuron is None and network.input_bits > 0
-        largest = 2**network.input_bits - 1 if graded else 1
-        source = previous if graded else previous != 0
-        fired, population = _run_layer(layer, source, largest, layer_label(network, index))
-        counts.append(fired.sum(axis=1, dtype=np.int32))
-        wraps.append(population.wraps)
-        if keep:
-            recorded.append(fired)
-        previous = fired
-    return RunResult(
-        steps=steps,
-        counts=counts,
-        output_counts=fired[:, network.depth + skip :].reshape(images, steps - skip, -1).sum(axis=1, dtype=np.int32),
-        output_membrane=_final_membrane(network, population, fired[:, -1]).reshape(images, -1),
-        spikes=recorded if keep else None,
-        wraps=wraps,
-    )
-
-
-def _run_input_neurons(network: NetxNetwork, values: Spikes) -> npt.NDArray[np.bool_]:
-    """Input neurons receive the values at their ``a_in`` without delay."""
-    assert network.input.neuron is not None
-    images, total = values.shape[:2]
-    population = Population(network.input.neuron, network.input_shape, images)
-    spikes = np.zeros(values.shape, dtype=bool)
-    for t in range(total):
-        spikes[:, t] = population.step(values[:, t].astype(np.int32))
-    return spikes
-
-
-def _run_layer(
-    layer: SynapticLayer, source: Spikes, largest_input: int, label: str
-) -> tuple[npt.NDArray[np.bool_], Population]:
-    """All steps of one layer; ``source`` is (image, T + K, ...), step t of the result sees its step t - 1."""
-    images, total = source.shape[:2]
-    current = _current(layer, largest_input, label)
-    population = Population(layer.neuron, layer.shape, images, layer.bias)
-    inhibition = None if layer.self_weight is None else layer.self_weight.astype(np.int32)
-    if inhibition is not None:
-        inhibition = inhibition.reshape(-1, *(1,) * (len(layer.shape) - 1))
-    recurrent = None if isinstance(layer, ConvLayer) else recurrent_synapse(layer, label)
-    spikes = np.zeros((images, total, *layer.shape), dtype=bool)
-    for start in range(0, total, _STEPS_AT_ONCE):
-        stop = min(start + _STEPS_AT_ONCE, total)
-        sums = current(source, start, stop)
-        for t in range(start, stop):
-            now = sums[:, t - start]
-            if t and inhibition is not None:
-                now = now - inhibition * spikes[:, t - 1]
-            if t and recurrent is not None:
-                now = now + recurrent(spikes[:, t - 1])
-            spikes[:, t] = population.step(now)
-    return spikes, population
-
-
-def _current(layer: SynapticLayer, largest_input: int, label: str) -> Current:
-    """Function giving the synaptic sums of steps ``start`` to ``stop`` from the whole input."""
-    if isinstance(layer, ConvLayer):
-        conv = ConvSynapse(layer, largest_input, label)
-        return lambda source, start, stop: _delayed(conv, source, start, stop, layer.shape, 1)
-    dense = dense_synapses(layer, largest_input, label)
-
-    def sums(source: Spikes, start: int, stop: int) -> npt.NDArray[np.int32]:
-        parts = (_delayed(synapse, source, start, stop, layer.shape, 1 + d) for d, synapse in dense.items())
-        return np.asarray(sum(parts), dtype=np.int32)
-
-    return sums
-
-
-def _delayed(
-    synapse: Callable[[Spikes], npt.NDArray[np.int32]],
-    source: Spikes,
-    start: int,
-    stop: int,
-    shape: tuple[int, ...],
-    delay: int,
-) -> npt.NDArray[np.int32]:
-    """Sums at steps start..stop from the input ``delay`` steps earlier; nothing before the first step."""
-    images = len(source)
-    result = np.zeros((images, stop - start, *shape), dtype=np.int32)
-    first = max(start, delay)
-    if first < stop:
-        window = source[:, first - delay : stop - delay]
-        sums = synapse(window.reshape(images * (stop - first), *source.shape[2:]))
-        result[:, first - start :] = sums.reshape(images, stop - first, *shape)
-    return result
-
-
-def _final_membrane(
-    network: NetxNetwork, population: Population, last_spikes: npt.NDArray[np.bool_]
-) -> npt.NDArray[np.int64]:
-    if network.reset == "zero":
-        return population.v.astype(np.int64)
-    theta = network.layers[-1].self_weight
-    assert theta is not None
-    pending = theta.astype(np.int64).reshape(-1, *(1,) * (last_spikes.ndim - 2)) * last_spikes
-    return population.u.astype(np.int64) - (pending << 6)
+def _silent(images: int) -> None:
+    """Where nobody asked for progress."""

@@ -7,6 +7,9 @@ algorithms that transform the kernel (Winograd, NNPACK) switched off: those do r
 
 from __future__ import annotations
 
+import importlib
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -15,17 +18,17 @@ from gascnn.toolkit.lowering.limits import CONV_ACCUMULATOR_BITS
 from gascnn.toolkit.lowering.network import ConvLayer, DenseLayer
 from gascnn.toolkit.lowering.netx_dense import effective_dense
 
-try:
-    import torch
-except ImportError:  # the simulator runs without it, slower
-    torch = None  # type: ignore[assignment]
-
 Int32 = npt.NDArray[np.int32]
 FLOAT32_EXACT, FLOAT64_EXACT = 1 << 24, 1 << 53
 
 
-def exact_dtype(weight: npt.NDArray[np.integer], largest_input: int, label: str) -> type[np.float32] | type[np.float64]:
-    """The narrowest float in which no sum of ``weight`` over inputs up to ``largest_input`` can round.
+def sums_bound(weight: npt.NDArray[np.integer], largest_input: int, label: str) -> int:
+    """The largest absolute value a sum of ``weight`` over inputs up to ``largest_input`` can have.
+
+    Args:
+        weight: outputs first.
+        largest_input: 1 for spikes.
+        label: for the message.
 
     Raises:
         LimitError: sums could reach 2^31, where Lava's conversion to int32 is undefined.
@@ -33,7 +36,20 @@ def exact_dtype(weight: npt.NDArray[np.integer], largest_input: int, label: str)
     bound = int(np.abs(weight).reshape(len(weight), -1).sum(axis=1).max(initial=0)) * largest_input
     if bound >= 1 << 31:
         raise LimitError(f"{label}: synaptic sums may reach {bound}; Lava's result is undefined from 2^31; scale down")
+    return bound
+
+
+def exact_dtype(bound: int) -> type[np.float32] | type[np.float64]:
+    """The narrowest float in which no integer sum up to ``bound`` can round."""
     return np.float32 if bound < FLOAT32_EXACT else np.float64
+
+
+def _torch() -> Any:
+    """PyTorch, or None: the simulator runs without it, slower."""
+    try:
+        return importlib.import_module("torch")
+    except ImportError:
+        return None
 
 
 class ConvSynapse:
@@ -41,20 +57,21 @@ class ConvSynapse:
 
     def __init__(self, layer: ConvLayer, largest_input: int, label: str) -> None:
         self.layer = layer
-        self.dtype = exact_dtype(layer.weight, largest_input, label)
+        bound = sums_bound(layer.weight, largest_input, label)
+        self.dtype = exact_dtype(bound)
         self.weight = layer.weight.astype(self.dtype)
-        bound = int(np.abs(layer.weight).reshape(len(layer.weight), -1).sum(axis=1).max(initial=0)) * largest_input
         self.may_wrap = bound >= 1 << (CONV_ACCUMULATOR_BITS - 1)
 
     def __call__(self, inputs: npt.NDArray[np.generic]) -> Int32:
         """(B, C_in, H, W) integers to (B, C, H', W') int32 sums."""
-        sums = self._torch(inputs) if torch is not None else self._numpy(inputs)
+        torch = _torch()
+        sums = self._numpy(inputs) if torch is None else self._torch(torch, inputs)
         if self.may_wrap:
             half = 1 << (CONV_ACCUMULATOR_BITS - 1)
             return ((sums.astype(np.int64) + half) % (2 * half) - half).astype(np.int32)
         return sums.astype(np.int32)
 
-    def _torch(self, inputs: npt.NDArray[np.generic]) -> npt.NDArray[np.floating]:
+    def _torch(self, torch: Any, inputs: npt.NDArray[np.generic]) -> npt.NDArray[np.floating]:
         layer = self.layer
         with torch.no_grad(), torch.backends.nnpack.flags(enabled=False):
             result = torch.nn.functional.conv2d(
@@ -91,7 +108,7 @@ class DenseSynapse:
     """All-to-all sums of integer inputs with the weights as NetX re-encodes them."""
 
     def __init__(self, weight: npt.NDArray[np.integer], shift: int, largest_input: int, label: str) -> None:
-        self.dtype = exact_dtype(weight, largest_input, label)
+        self.dtype = exact_dtype(sums_bound(weight, largest_input, label))
         self.weight = np.ascontiguousarray(weight.T.astype(self.dtype))
         self.shift = shift
 

@@ -194,6 +194,14 @@ def test_when_images_follow_each_other(network, expected):
     assert not PreparedTask(Task(network, SPIKES[:1]), 0).follow_each_other
 
 
+@pytest.mark.parametrize(
+    ("settings", "models"),
+    [({}, "fast"), ({"stock_models": True}, "stock"), ({"stock": True}, "stock")],
+)
+def test_which_process_models_run(tmp_path, settings, models):
+    assert PreparedTask(Task(dense_network(), SPIKES, **settings), 0).write(tmp_path)["models"] == models
+
+
 # --- reading results -------------------------------------------------------------------------------------------------
 
 
@@ -210,6 +218,8 @@ def test_a_result_is_read_from_the_files(tmp_path):
     bits[:, -1] = [[1, 0], [1, 1]]
     np.packbits(bits, axis=2).tofile(tmp_path / run["layers"][0]["output"])
     np.save(tmp_path / run["membrane"], np.array([[10, 20], [30, 40]]))
+    report = {"models": "fast", "why_stock": None, "start_s": 0.5, "image_s": [0.1, 0.2]}
+    (tmp_path / run["report"]).write_text(json.dumps(report))
 
     result = task.read(tmp_path)
 
@@ -219,6 +229,7 @@ def test_a_result_is_read_from_the_files(tmp_path):
     # What fired last still has its threshold, in 1/64 weight units, to be taken off.
     np.testing.assert_array_equal(result.output_membrane, [[10 - 192, 20], [30 - 192, 40 - 320]])
     assert task.finished(tmp_path) == (12, 2.0)
+    assert (result.models, result.why_stock, result.start_s, result.image_s) == ("fast", None, 0.5, (0.1, 0.2))
 
 
 def test_an_incomplete_result_is_an_error(tmp_path):
@@ -232,6 +243,10 @@ def test_an_incomplete_result_is_an_error(tmp_path):
 
     (tmp_path / run["layers"][0]["output"]).write_bytes(bytes(12))
     with pytest.raises(BackendError, match="final membrane potentials are incomplete"):
+        task.read(tmp_path)
+
+    np.save(tmp_path / run["membrane"], np.zeros((2, 2)))
+    with pytest.raises(BackendError, match="report on its run is incomplete"):
         task.read(tmp_path)
 
 
@@ -257,7 +272,11 @@ def test_inputs_are_packed_bits_or_integers(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["main", "events", "guard", "graph", "stock", "subtract", "session", "processes.spikes"]
+    "name",
+    [
+        *("main", "events", "guard", "graph", "stock", "subtract", "session", "watch", "arithmetic", "models"),
+        "processes.spikes",
+    ],
 )
 def test_the_worker_imports_where_there_is_no_lava(name):
     module = importlib.import_module(f"gascnn.hardware.lava.worker.{name}")

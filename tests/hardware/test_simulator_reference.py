@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gascnn.hardware.result import RunResult
 from gascnn.hardware.simulator import simulate, synapse
 from gascnn.toolkit.errors import DataError, LimitError, UsageError
 from gascnn.toolkit.lowering.network import ConvLayer, CubaNeuron, DenseLayer, InputLayer, NetxNetwork
@@ -176,12 +177,27 @@ def networks(draw: st.DrawFn) -> tuple[NetxNetwork, np.ndarray]:
     return network, spikes.astype(np.uint8)
 
 
-@pytest.fixture(params=["torch", "numpy"])
-def arithmetic(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    if request.param == "numpy":
-        monkeypatch.setattr(synapse, "torch", None)
-    else:
-        assert synapse.torch is not None
+WAYS = (
+    {"method": "plain"},
+    {"method": "events", "threads": 1},
+    {"method": "events", "threads": 2},
+    {"method": "dense", "threads": 2},
+    {"method": "auto"},
+)
+
+
+def without_torch(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(synapse, "_torch", lambda: None)
+
+
+def assert_same(found: RunResult, right: RunResult) -> None:
+    assert found.spikes is not None
+    assert right.spikes is not None
+    for left, expected in zip([*found.spikes, *found.counts], [*right.spikes, *right.counts], strict=True):
+        np.testing.assert_array_equal(left, expected)
+    np.testing.assert_array_equal(found.output_counts, right.output_counts)
+    np.testing.assert_array_equal(found.output_membrane, right.output_membrane)
+    assert found.wraps == right.wraps
 
 
 TOTAL = {"spikes": 0, "wraps": 0}
@@ -194,12 +210,11 @@ def test_every_spike_and_wrap_equals_the_scalar_reference(case: tuple[NetxNetwor
     result = simulate(network, spikes, record="spikes")
     assert result.spikes is not None
     assert result.wraps is not None
+    for way in WAYS:
+        assert_same(simulate(network, spikes, record="spikes", **way), result)  # type: ignore[arg-type]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(synapse, "torch", None)
-        plain = simulate(network, spikes, record="spikes")
-    assert plain.spikes is not None
-    for found, right in zip(result.spikes, plain.spikes, strict=True):
-        np.testing.assert_array_equal(found, right)
+        without_torch(patch)
+        assert_same(simulate(network, spikes, record="spikes", method="dense"), result)
     wraps = [0] * network.depth
     for image in range(len(spikes)):
         expected, wrapped = reference(network, spikes[image])
@@ -232,21 +247,25 @@ def small_resnet_like(rng: np.random.Generator) -> NetxNetwork:
     return NetxNetwork(InputLayer((3, 8, 8)), (conv(3, 8, 1, 8), conv(8, 16, 2, 4), dense))
 
 
-@pytest.mark.usefixtures("arithmetic")
-def test_batches_steps_and_arithmetic_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: "-".join(map(str, way.values())))
+@pytest.mark.parametrize("torch_installed", [True, False])
+def test_batches_windows_steps_and_arithmetic_change_nothing(
+    way: dict[str, object], torch_installed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rng = np.random.default_rng(5)
     network = small_resnet_like(rng)
     spikes = (rng.random((5, 40, 3, 8, 8)) < 0.3).astype(np.uint8)
-    whole = simulate(network, spikes, record="spikes")
-    monkeypatch.setattr("gascnn.hardware.simulator.engine._MEMORY_BYTES", 1)
-    single = simulate(network, spikes, record="spikes")
-    assert whole.spikes is not None
-    assert single.spikes is not None
-    for left, right in zip(whole.spikes, single.spikes, strict=True):
-        np.testing.assert_array_equal(left, right)
-        assert left.any()
+    whole = simulate(network, spikes, record="spikes", method="plain")
+    if not torch_installed:
+        without_torch(monkeypatch)
+    monkeypatch.setattr("gascnn.hardware.simulator.engine._PLAIN_BYTES", 1)
+    monkeypatch.setattr("gascnn.hardware.simulator.memory._STEPS_AT_ONCE", 8)
+    monkeypatch.setattr("gascnn.hardware.simulator.memory._NEURON_STEPS", 1)
+    cut = simulate(network, spikes, record="spikes", **way)  # type: ignore[arg-type]
+    assert_same(cut, whole)
+    assert all(layer.any() for layer in cut.spikes or [])
     expected, _ = reference(network, spikes[3][:6])
-    short = simulate(network, spikes[3:4], steps=6, record="spikes")
+    short = simulate(network, spikes[3:4], steps=6, record="spikes", **way)  # type: ignore[arg-type]
     assert short.spikes is not None
     for left, right in zip(short.spikes, expected, strict=True):
         np.testing.assert_array_equal(left[0], right)

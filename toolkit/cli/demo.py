@@ -72,10 +72,7 @@ class _Demo:
                 )
             }  # fmt: skip
             if lava:
-                backend = "lava-stock" if reset == "zero" else "lava"
-                result[reset]["verify"] = self._command(
-                    "verify", network, *self._data(), "--backend", backend, "--limit", images
-                )
+                result[reset]["verify"] = self._command("verify", network, *self._data(), "--limit", images)
         result["time_s"] = round(time.perf_counter() - started, 1)
         self._summary(result)
         return result

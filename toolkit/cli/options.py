@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -82,6 +83,55 @@ def backend(default: str = "sim") -> Decorator[Any]:
         show_default=True,
         help="sim: bit-exact simulator; lava: the real Lava; lava-stock: only what stock NetX loads; loihi: the chip.",
     )
+
+
+def simulator(function: Function) -> Function:
+    """``--method``, ``--threads``, ``--memory`` and ``--scheduler``: for a NetX file in the simulator alone."""
+    for option in (
+        click.option(
+            "--scheduler",
+            metavar="ADDRESS",
+            help="Simulate on a Dask cluster: tcp://HOST:8786 or tls://HOST:8786 (trusted networks only; "
+            "see docs/cluster.md).",
+        ),
+        click.option(
+            "--memory",
+            metavar="SIZE",
+            help="What this process may hold while it simulates, such as 512M or 2G; on a cluster, each worker.",
+        ),
+        click.option(
+            "--threads",
+            type=int,
+            metavar="N",
+            help="Of the simulator. Default: the processors this process may use; on a cluster, each worker's own.",
+        ),
+        click.option(
+            "--method",
+            type=click.Choice(["auto", "events", "dense", "plain"]),
+            help="How the simulator computes; the spikes are the same. Default: auto, a layer at a time by its firing.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+
+def memory_size(text: str | None) -> int | None:
+    """A size such as ``512M``, ``1.5G`` or ``2GiB`` in bytes; K, M, G and T are powers of 1024.
+
+    Raises:
+        UsageError: not a size, or less than a byte.
+    """
+    if text is None:
+        return None
+    found = _SIZE.fullmatch(text.strip())
+    size = int(float(found[1]) * _UNITS[found[2].upper()]) if found else 0
+    if size < 1:
+        raise UsageError(f"--memory is {text!r}; give a size such as 512M or 2G")
+    return size
 
 
 def positive(name: str, value: int | None) -> int | None:

@@ -22,6 +22,7 @@ from gascnn.toolkit.errors import UsageError
 @options.limit()
 @options.batch_size(64)
 @options.seed(None)
+@options.simulator
 @options.json_file
 def command(**arguments: Any) -> None:
     """Classify the images in FOLDER (PNG, JPEG, DICOM, NIfTI, also in sub-folders) with MODEL.
@@ -42,17 +43,23 @@ def execute(
     limit: int | None,
     batch_size: int,
     seed: int | None,
+    method: Any,
+    threads: int | None,
+    memory: str | None,
+    scheduler: str | None,
     json_path: Path | None,
 ) -> dict[str, Any]:
     """Classify, write the CSV, return what ``--json`` writes."""
     from gascnn.toolkit.cli.models import open_model
-    from gascnn.toolkit.cli.running import answer
+    from gascnn.toolkit.cli.running import Simulation, answer
     from gascnn.toolkit.data import load_folder_images
     from gascnn.toolkit.files import atomic_path
 
-    for name, value in (("--steps", steps), ("--limit", limit), ("--batch-size", batch_size)):
+    for name, value in (("--steps", steps), ("--limit", limit), ("--batch-size", batch_size), ("--threads", threads)):
         options.positive(name, value)
+    simulation = Simulation(method, threads, options.memory_size(memory), scheduler)
     opened = open_model(model)
+    simulation.check(opened, backend)
     if opened.image_shape is None or len(opened.image_shape) != 3:
         raise UsageError(f"{model} does not say what images it takes; use 'gascnn run --input' instead")
     channels, height, width = opened.image_shape
@@ -60,7 +67,14 @@ def execute(
     names, images = names[:limit], images[:limit]
     with bar("predicting", len(images)) as progress:
         answers = answer(
-            opened, images, backend=backend, steps=steps, seed=seed, batch_size=batch_size, progress=progress
+            opened,
+            images,
+            backend=backend,
+            steps=steps,
+            seed=seed,
+            batch_size=batch_size,
+            progress=progress,
+            simulation=simulation,
         )
     classes = opened.classes or tuple(str(i) for i in range(answers.scores.shape[1]))
     with atomic_path(output) as temporary, open(temporary, "w", newline="", encoding="utf-8") as handle:

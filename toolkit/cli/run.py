@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from gascnn.toolkit.cli.models import Model
-    from gascnn.toolkit.cli.running import Answers
+    from gascnn.toolkit.cli.running import Answers, Simulation
 
 
 @click.command("run")
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 @options.limit()
 @options.batch_size(64)
 @options.seed(None)
+@options.simulator
 @click.option("--reset", type=click.Choice(["zero", "subtract"]), help="For a NIR file that does not say.")
 @click.option("--input-shape", metavar="C,H,W", help="For a foreign NetX file that does not say.")
 @click.option("--input-bits", type=int, help="Message bits of the input of a foreign NetX file (0: spikes).")
@@ -75,6 +76,10 @@ def execute(
     limit: int | None,
     batch_size: int,
     seed: int | None,
+    method: Any,
+    threads: int | None,
+    memory: str | None,
+    scheduler: str | None,
     reset: str | None,
     input_shape: str | None,
     input_bits: int | None,
@@ -84,17 +89,20 @@ def execute(
 ) -> dict[str, Any]:
     """Run and show; returns what ``--json`` writes."""
     from gascnn.toolkit.cli.models import open_model
+    from gascnn.toolkit.cli.running import Simulation
 
     if (data is None) == (input_path is None):
         raise UsageError("give either --data or --input")
-    for name, value in (("--steps", steps), ("--limit", limit), ("--batch-size", batch_size)):
+    for name, value in (("--steps", steps), ("--limit", limit), ("--batch-size", batch_size), ("--threads", threads)):
         options.positive(name, value)
+    simulation = Simulation(method, threads, options.memory_size(memory), scheduler)
     opened = open_model(model, input_shape=options.shape(input_shape), input_bits=input_bits)
     if opened.kind != "netx" and (save_spikes or save_input):
         raise UsageError("--save-spikes and --save-input need a NetX file; export the model first")
+    simulation.check(opened, backend)
     started = time.perf_counter()
     images, spikes, labels, source = _load(opened, data, data_dir, split, input_path, limit)
-    answers = _answers(opened, images, spikes, backend, steps, seed, reset, batch_size, save_spikes)
+    answers = _answers(opened, images, spikes, backend, steps, seed, reset, batch_size, save_spikes, simulation)
     result: dict[str, Any] = {
         "model": opened.summary(),
         **source,
@@ -142,9 +150,10 @@ def _answers(
     reset: str | None,
     batch_size: int,
     save_spikes: Path | None,
+    simulation: Simulation,
 ) -> Answers:
-    from gascnn.hardware.backends import Record, run_spikes
-    from gascnn.toolkit.cli.running import Answers, answer, netx_details
+    from gascnn.hardware.backends import Record
+    from gascnn.toolkit.cli.running import answer, answer_netx
 
     record: Record = "spikes" if save_spikes is not None else "counts"
     count = len(images) if images is not None else len(spikes) if spikes is not None else 0
@@ -160,12 +169,20 @@ def _answers(
                 batch_size=batch_size,
                 progress=progress,
                 reset=reset,
+                simulation=simulation,
             )
         if model.netx is None:
             raise UsageError(f"{model.path} is not a NetX file; only those take spikes; export it first")
-        assert spikes is not None
-        result = run_spikes(model.netx, spikes, backend=backend, steps=steps, record=record, progress=progress)
-        return Answers(result.predictions(), result.scores(), netx_details(result, model, backend), result)
+        return answer_netx(
+            model,
+            spikes=spikes,
+            backend=backend,
+            simulation=simulation,
+            record=record,
+            steps=steps,
+            batch_size=batch_size,
+            progress=progress,
+        )
 
 
 def _figures(answers: Answers, labels: npt.NDArray[np.int64], model: Model, source: dict[str, Any]) -> dict[str, Any]:
@@ -201,6 +218,13 @@ def _save_input(path: Path, model: Model, images: Any, spikes: Any, steps: int |
         np.savez_compressed(handle, spikes=checked_spikes(model.netx.network, fed, steps))
 
 
+_MEMORY = (
+    ("memory limit", "memory_limit_bytes"),
+    ("peak memory", "peak_memory_bytes"),
+    ("peak memory of a worker", "worker_peak_memory_bytes"),
+)
+
+
 def _show(result: dict[str, Any]) -> None:
     if result.get("wraps") and any(result["wraps"]):
         worst = max(range(len(result["wraps"])), key=lambda i: result["wraps"][i])
@@ -209,7 +233,8 @@ def _show(result: dict[str, Any]) -> None:
     if "accuracy" in result:
         rows += [("accuracy", percent(result["accuracy"])), ("macro-F1", percent(result["macro_f1"]))]
     rows += [("images", result["images"])]
-    rows += [(name, result[name]) for name in ("backend", "steps") if name in result]
+    rows += [(name, result[name]) for name in ("backend", "steps", "scheduler", "workers") if name in result]
+    rows += [(name, f"{result[key] / 2**30:.2f} GiB") for name, key in _MEMORY if result.get(key)]
     rows += [("time", f"{result['time_s']:.2f} s")]
     table(("", ""), [(name, str(value)) for name, value in rows])
     if "firing_rates" in result:

@@ -3,18 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from gascnn.hardware.backends import Record, run_images
-from gascnn.hardware.result import RunResult, population_rates
+from gascnn.hardware.backends import Record, joined, run_batches
+from gascnn.hardware.process import peak_memory_bytes, processors
+from gascnn.hardware.result import RunResult
+from gascnn.hardware.summary import RunSummary, join, summarise
 from gascnn.toolkit.cli.models import Model
 from gascnn.toolkit.errors import DataError, UsageError
 
 Progress = Callable[[float], None]
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """How the simulator is to run; None where the user did not say.
+
+    Attributes:
+        method, threads, memory_bytes: see :func:`gascnn.hardware.simulator.simulate`.
+        scheduler: address of a Dask scheduler.
+    """
+
+    method: str | None = None
+    threads: int | None = None
+    memory_bytes: int | None = None
+    scheduler: str | None = None
+
+    def settings(self) -> dict[str, Any]:
+        """The simulator's own keywords."""
+        return {"method": self.method, "threads": self.threads, "memory_bytes": self.memory_bytes}
+
+    def check(self, model: Model, backend: str) -> None:
+        """Refuse what cannot be: before anything is loaded or connected.
+
+        Raises:
+            UsageError: settings of the simulator for a model or a backend that does not go through it.
+        """
+        given = [f"--{name.removesuffix('_bytes')}" for name, value in asdict(self).items() if value is not None]
+        if given and model.kind != "netx":
+            raise UsageError(
+                f"{model.path} is not a NetX file; {' and '.join(given)} need one, for the simulator; export it first"
+            )
+        if given and backend != "sim":
+            raise UsageError(f"{' and '.join(given)} are for backend sim, not for {backend}; leave one of them out")
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +80,7 @@ def answer(
     batch_size: int = 64,
     progress: Progress | None = None,
     reset: str | None = None,
+    simulation: Simulation | None = None,
 ) -> Answers:
     """Run images through a model.
 
@@ -58,24 +94,26 @@ def answer(
         batch_size: images at once.
         progress: called with the number of images done.
         reset: for NIR graphs that do not say theirs.
+        simulation: for NetX files in the simulator.
 
     Raises:
         UsageError: options that do not fit the kind of model.
         DataError: images it does not take.
     """
+    simulation = simulation or Simulation()
+    simulation.check(model, backend)
     if model.kind == "netx":
-        assert model.netx is not None
-        result = run_images(
-            model.netx,
-            images,
+        return answer_netx(
+            model,
+            images=images,
             backend=backend,
+            simulation=simulation,
+            record=record,
             steps=steps,
             seed=seed,
-            record=record,
             batch_size=batch_size,
             progress=progress,
         )
-        return Answers(result.predictions(), result.scores(), netx_details(result, model, backend), result)
     if backend != "sim":
         raise UsageError(f"{model.path} is not a NetX file; only those run on backend {backend}; export it first")
     if model.image_shape is not None and images.shape[1:] != tuple(model.image_shape):
@@ -85,15 +123,71 @@ def answer(
     return _spiking(model, images, steps, seed, batch_size, progress, reset)
 
 
-def netx_details(result: RunResult, model: Model, backend: str) -> dict[str, Any]:
+def answer_netx(
+    model: Model,
+    *,
+    images: npt.NDArray[np.uint8] | None = None,
+    spikes: npt.NDArray[np.generic] | None = None,
+    backend: str,
+    simulation: Simulation,
+    record: Record,
+    **settings: Any,
+) -> Answers:
+    """Run images or spikes through a NetX file, here or on a cluster; without ``record="spikes"`` in bounded memory.
+
+    Args:
+        model: a NetX file.
+        images: (image, C, H, W) uint8; or
+        spikes: (image, step, ...).
+        backend, simulation, record: where, how, and whether every spike is kept.
+        settings: ``steps``, ``seed``, ``batch_size`` and ``progress`` of :func:`gascnn.hardware.backends.run_images`.
+
+    Raises:
+        As :func:`answer`.
+    """
+    assert model.netx is not None
+    arguments: dict[str, Any] = {"images": images, "spikes": spikes, **simulation.settings(), **settings}
+    facts: dict[str, Any] = {"backend": backend}
+    result: RunResult | None = None
+    if simulation.scheduler is not None:
+        from gascnn.hardware.cluster import Cluster
+
+        with Cluster(simulation.scheduler) as cluster:
+            if record == "spikes":
+                result = cluster.run(model.netx, record="spikes", **arguments)
+            summary = summarise(result) if result is not None else cluster.summarise(model.netx, **arguments)
+            facts |= {"scheduler": cluster.address, "workers": cluster.workers}
+            facts |= {"worker_peak_memory_bytes": cluster.peak_memory_bytes}
+            threads = simulation.threads * cluster.workers if simulation.threads else cluster.threads
+    else:
+        threads = simulation.threads or processors()
+        batches = run_batches(model.netx, backend=backend, record=record, **arguments)
+        if record == "spikes":
+            result = joined(list(batches))
+        summary = summarise(result) if result is not None else join(summarise(batch) for batch in batches)
+    if backend == "sim":
+        facts |= _simulator_facts(simulation, threads)
+    return Answers(summary.predictions(), summary.scores(), facts | _network_facts(summary, model), result)
+
+
+def _simulator_facts(simulation: Simulation, threads: int) -> dict[str, Any]:
+    """How the simulator ran, for JSON: threads of all workers together; the peak is this process's own."""
+    return {
+        "method": simulation.method or "auto",
+        "threads": threads,
+        "memory_limit_bytes": simulation.memory_bytes,
+        "peak_memory_bytes": peak_memory_bytes(),
+    }
+
+
+def _network_facts(summary: RunSummary, model: Model) -> dict[str, Any]:
     """Steps, firing rates and wraps of a run of a NetX file."""
     assert model.netx is not None
-    rates = population_rates(model.netx.network, result.counts, result.steps)
+    rates = summary.rates(model.netx.network)
     return {
-        "backend": backend,
-        "steps": result.steps,
+        "steps": summary.steps,
         "firing_rates": {f"layer_{i:02d}": rate for i, rate in enumerate(rates)},
-        "wraps": result.wraps,
+        "wraps": summary.wraps,
         "network_digest": model.netx.network.digest(),
     }
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from gascnn.toolkit.cli import options
 from gascnn.toolkit.cli.output import bar, save_json, say, table
 from gascnn.toolkit.errors import CheckFailed, UsageError
+
+if TYPE_CHECKING:
+    from gascnn.hardware.backends import NetxFile
+    from gascnn.hardware.lava.checked import CheckedRun
 
 
 @click.command("verify")
@@ -24,6 +29,7 @@ from gascnn.toolkit.errors import CheckFailed, UsageError
     show_default=True,
     help="What the simulator is compared with.",
 )
+@click.option("--stock", is_flag=True, help="Run every image with Lava's own process models, not the first alone.")
 @options.steps("T, input steps an image. Default: what the file was fitted for.")
 @options.limit(20)
 @options.seed(None)
@@ -35,6 +41,9 @@ def command(**arguments: Any) -> None:
 
     Fails (exit status 1) at any difference, naming the first by layer, step and neuron; if a layer is silent; if the
     file's integers are not those it was exported with; or if the current of a file of ours wraps.
+
+    The first image runs in Lava exactly as it is; all of them, the first included, also with faster process models of
+    ours in the place of Lava's, which fails where the two disagree (--stock: all with Lava's alone).
     """
     result = execute(**arguments)
     save_json(arguments["json_path"], result)
@@ -49,6 +58,7 @@ def execute(
     data_dir: Path | None,
     input_path: Path | None,
     backend: str,
+    stock: bool,
     steps: int | None,
     limit: int,
     seed: int | None,
@@ -74,19 +84,38 @@ def execute(
         expected = run_spikes(opened.netx, spikes, steps=steps, record="spikes", progress=progress)
     middle = time.perf_counter()
     with bar(backend, len(spikes)) as progress:
-        found = run_spikes(opened.netx, spikes, backend=backend, steps=steps, record="spikes", progress=progress)
+        found = _in_lava(opened.netx, spikes, backend, steps, stock, progress)
     problems = _problems(opened.netx.unchanged, expected.wraps, opened.netx.network.deployment is not None)
-    check = compare(opened.netx.network, expected, found, problems)
+    check = compare(opened.netx.network, expected, found.result, [*problems, *found.problems])
     result = {
         "model": opened.summary(),
         "backend": backend,
         **source,
         **check.to_dict(),
+        "stock_images": found.stock_images,
+        "fast_images": found.fast_images,
+        "why_stock": found.why_stock,
         "simulator_time_s": round(middle - started, 3),
         "backend_time_s": round(time.perf_counter() - middle, 3),
     }
     _show(result)
     return result
+
+
+def _in_lava(
+    file: NetxFile,
+    spikes: Any,
+    backend: str,
+    steps: int | None,
+    stock: bool,
+    progress: Callable[[float], None],
+) -> CheckedRun:
+    from gascnn.hardware.backends import run_spikes
+    from gascnn.hardware.lava.checked import run_checked
+
+    if backend == "loihi":
+        run_spikes(file, spikes, backend=backend)  # says what is missing
+    return run_checked(file, spikes, steps=steps, stock=backend == "lava-stock", stock_models=stock, progress=progress)
 
 
 def _spikes(
@@ -126,9 +155,16 @@ def _problems(unchanged: bool | None, wraps: list[int] | None, ours: bool) -> li
     return problems
 
 
+def _by_which_models(result: dict[str, Any]) -> str:
+    own, fast = result["stock_images"], result["fast_images"]
+    why = f" ({result['why_stock']})" if result["why_stock"] else " (the first with both)" if fast else ""
+    return f"{own} image{'s' if own > 1 else ''} with Lava's own process models, {fast} with faster ones{why}"
+
+
 def _show(result: dict[str, Any]) -> None:
     say(f"{result['model']['path']}  SHA-256 {result['model']['sha256']}")
     say(f"{result['images']} images, T = {result['steps']}, simulator against {result['backend']}")
+    say(_by_which_models(result))
     say()
     rows = [
         (

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import importlib
 import importlib.util
 import json
 import logging
 import math
-import os
-import signal
-import sys
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from gascnn.hardware.lava.worker.events import Events, cause_of
+from gascnn.hardware.lava.worker import models
+from gascnn.hardware.lava.worker.events import Events
 from gascnn.hardware.lava.worker.graph import Graph
 from gascnn.hardware.lava.worker.processes import spikes
 from gascnn.hardware.lava.worker.subtract import subtract_graph
+from gascnn.hardware.lava.worker.watch import Watch
 
 if importlib.util.find_spec("lava") is not None:
     from lava.magma.core.process.process import ProcessServer
@@ -33,8 +32,6 @@ if importlib.util.find_spec("lava") is not None:
 
 Run = dict[str, Any]
 
-_WATCH_INTERVAL_S = 0.25
-_LAST_WORDS_S = 2.0
 _CHANNEL_SLOTS = 8
 """Messages a channel holds; Lava's default of 64 costs 64 times each layer's size in shared memory."""
 
@@ -63,54 +60,123 @@ def run_job(folder: Path, emit: Events) -> None:
 
 
 def _run_images(run: Run, folder: Path, emit: Events) -> None:
-    images = run["images"]
-    at_once = images if run["continuous"] else 1
-    membrane = []
-    for first in range(0, images, at_once):
-        emit("image", number=first + 1)
-        membrane += _run_graph(run, folder, first, at_once, emit)
-        _forget()
-    np.save(folder / run["membrane"], np.array(membrane, dtype=np.int64), allow_pickle=False)
-
-
-def _run_graph(run: Run, folder: Path, first: int, images: int, emit: Events) -> list[npt.NDArray[np.int64]]:
-    """Build the network, run some images through it and take it down; gives each image's final state."""
-    graph = _build(run, folder, images)
-    if len(graph.neurons) != len(run["layers"]):
-        raise RuntimeError(f"Lava built {len(graph.neurons)} layers where {len(run['layers'])} were expected")
-    source = _attach(graph, run, folder, first)
-    watch = _Watch(source, emit)
-    configuration = Loihi2SimCfg(select_tag="fixed_pt")
-    state = getattr(graph.neurons[-1], run["membrane_variable"])
-    membrane = []
-    for image in range(images):
-        emit("image", number=first + image + 1)
+    """Run all images of a network and write what is left to write: final states, and how it was run."""
+    why_stock = None
+    if run["models"] == "fast":
         try:
-            source.run(
-                condition=RunSteps(num_steps=run["steps"]),
-                run_cfg=configuration,
+            report = _Graphs(run, folder, emit).run_fast()
+        except models.Unsupported as reason:
+            why_stock = str(reason)
+            _forget()
+    if run["models"] == "stock" or why_stock is not None:
+        report = _Graphs(run, folder, emit).run_stock()
+    np.save(folder / run["membrane"], np.array(report.pop("membrane"), dtype=np.int64), allow_pickle=False)
+    (folder / run["report"]).write_text(json.dumps({**report, "why_stock": why_stock}), encoding="utf-8")
+
+
+class _Graphs:
+    """Lava's graphs of one network, as many as its images need.
+
+    Args:
+        run: the network's part of ``job.json``.
+        folder: the job's.
+        emit: told what happens.
+    """
+
+    def __init__(self, run: Run, folder: Path, emit: Events) -> None:
+        self._run, self._folder, self._emit = run, folder, emit
+        self._membrane: list[npt.NDArray[np.int64]] = []
+        self._start_s = 0.0
+        self._image_s: list[float] = []
+
+    def run_fast(self) -> dict[str, Any]:
+        """All images in one graph of the faster models, which go back to rest between them.
+
+        Raises:
+            models.Unsupported: there is no faster model for something; nothing was run.
+        """
+        self._run_graph(0, self._run["images"], None, self._swap)
+        return self._report("fast")
+
+    def run_stock(self) -> dict[str, Any]:
+        """Lava's own models: a graph an image where they cannot be brought back to rest together."""
+        images, steps = self._run["images"], self._run["steps"]
+        at_once = images if self._run["continuous"] else 1
+        for first in range(0, images, at_once):
+            self._run_graph(first, at_once, steps if at_once > 1 else None, self._tap)
+        return self._report("stock")
+
+    def _run_graph(
+        self, first: int, images: int, reset_interval: int | None, finish: Callable[[Graph], dict[Any, Any]]
+    ) -> None:
+        """Build the network, run some images through it and take it down; keeps each image's final state."""
+        started = time.perf_counter()
+        self._emit("image", number=first + 1)
+        graph = _build(self._run, self._folder, reset_interval)
+        if len(graph.neurons) != len(self._run["layers"]):
+            raise RuntimeError(f"Lava built {len(graph.neurons)} layers where {len(self._run['layers'])} were expected")
+        swapped = finish(graph)
+        source = _source(graph, self._run, self._folder, first)
+        watch = Watch(source, self._emit)
+        try:
+            source.create_runtime(
+                run_cfg=Loihi2SimCfg(select_tag="fixed_pt", exception_proc_model_map=swapped),
                 compile_config={"pypy_channel_size": _CHANNEL_SLOTS},
             )
+            self._start_s += time.perf_counter() - started
+            self._run_through(source, graph, first, images)
         except Exception:
             watch.look()  # Lava says "1 Exception(s) occurred"; its process says which
             raise
-        membrane.append(state.get().T.ravel().astype(np.int64))
-    watch.end()
-    _take_down(source.runtime)
-    return membrane
+        started = time.perf_counter()
+        watch.end()
+        _take_down(source.runtime)
+        del graph, source, watch
+        _forget()
+        self._start_s += time.perf_counter() - started
+
+    def _run_through(self, source: Any, graph: Graph, first: int, images: int) -> None:
+        state = getattr(graph.neurons[-1], self._run["membrane_variable"])
+        for image in range(first, first + images):
+            started = time.perf_counter()
+            self._emit("image", number=image + 1)
+            source.run(condition=RunSteps(num_steps=self._run["steps"]))
+            self._membrane.append(state.get().T.ravel().astype(np.int64))
+            self._image_s.append(time.perf_counter() - started)
+
+    def _swap(self, graph: Graph) -> dict[Any, Any]:
+        """Have the graph run with the faster models; gives which takes whose place."""
+        records = [(neuron, self._record(index, silent=0)) for index, neuron in enumerate(graph.neurons)]
+        return models.prepare(self._run["steps"], records)
+
+    def _tap(self, graph: Graph) -> dict[Any, Any]:
+        """Connect a file to every layer; no model is swapped."""
+        for index, neuron in enumerate(graph.neurons):
+            shape = tuple(int(n) for n in neuron.s_out.shape)
+            # Before the step in which Lava's periodic reset reaches a layer, what spikes there is the image before.
+            neuron.s_out.connect(spikes.SpikeSink(**self._record(index, silent=index + 1), shape=shape).a_in)
+        return {}
+
+    def _record(self, index: int, silent: int) -> dict[str, Any]:
+        layer = self._run["layers"][index]
+        path = str(self._folder / layer["output"])
+        return {"path": path, "counts": layer["counts"], "steps": self._run["steps"], "silent": silent}
+
+    def _report(self, used: str) -> dict[str, Any]:
+        return {"models": used, "start_s": self._start_s, "image_s": self._image_s, "membrane": self._membrane}
 
 
-def _build(run: Run, folder: Path, images: int) -> Graph:
+def _build(run: Run, folder: Path, reset_interval: int | None) -> Graph:
     path, shape, bits = folder / run["network"], tuple(run["input_shape"][::-1]), run["input_bits"]
     if run["loader"] == "subtract":
         return subtract_graph(path, shape, bits)
     from gascnn.hardware.lava.worker.stock import stock_graph  # brings PyTorch along
 
-    return stock_graph(path, shape, bits, run["input_neurons"], run["steps"] if images > 1 else None)
+    return stock_graph(path, shape, bits, run["input_neurons"], reset_interval)
 
 
-def _attach(graph: Graph, run: Run, folder: Path, first: int) -> Any:
-    """Connect files to both ends and to every layer; gives the source."""
+def _source(graph: Graph, run: Run, folder: Path, first: int) -> Any:
+    """Connect the file of the input."""
     shape = tuple(int(n) for n in graph.entry.shape)
     if math.prod(shape) != math.prod(run["input_shape"]):
         raise RuntimeError(f"Lava's input has shape {shape} where {run['input_shape']} was expected")
@@ -118,84 +184,7 @@ def _attach(graph: Graph, run: Run, folder: Path, first: int) -> Any:
         path=str(folder / run["input"]), packed=run["packed"], first_image=first, steps=run["steps"], shape=shape
     )
     source.s_out.connect(graph.entry)
-    for index, (neuron, layer) in enumerate(zip(graph.neurons, run["layers"], strict=True)):
-        sink = spikes.SpikeSink(
-            path=str(folder / layer["output"]),
-            counts=layer["counts"],
-            steps=run["steps"],
-            silent=index + 1,
-            shape=tuple(int(n) for n in neuron.s_out.shape),
-        )
-        neuron.s_out.connect(sink.a_in)
     return source
-
-
-class _Watch:
-    """Looks after Lava's processes while this one waits for them: where one of them ends, Lava waits for ever.
-
-    Args:
-        process: a process of the graph about to run.
-        emit: told what went wrong; then this process ends.
-    """
-
-    def __init__(self, process: Any, emit: Events) -> None:
-        self._process, self._emit = process, emit
-        self._first_seen_s: float | None = None
-        signal.signal(signal.SIGALRM, lambda *_: self.look())
-        signal.setitimer(signal.ITIMER_REAL, _WATCH_INTERVAL_S, _WATCH_INTERVAL_S)
-
-    def end(self) -> None:
-        """Stop looking."""
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, signal.SIG_IGN)  # the handler would keep the graph
-
-    def look(self) -> None:
-        """End this process if one of Lava's has ended."""
-        messaging = getattr(self._process.runtime, "_messaging_infrastructure", None)
-        if messaging is None:
-            return
-        ends = [end for end in map(_end_of, messaging.actors) if end is not None]
-        manager = getattr(messaging.smm, "_manager", None)
-        server = getattr(manager, "_process", None)
-        if server is not None and server.exitcode is not None:
-            ends.append(_End(_KILLED, "Lava's shared-memory manager ended"))
-        if not ends:
-            return
-        # What one process raised says more than that others ended after it, and may arrive a moment later.
-        worst = max(ends, key=lambda end: end.weight)
-        self._first_seen_s = self._first_seen_s or time.monotonic()
-        if worst.weight > _ENDED or time.monotonic() - self._first_seen_s > _LAST_WORDS_S:
-            self._emit("error", cause=worst.cause)
-            os._exit(1)
-
-
-_ENDED, _KILLED, _RAISED = range(3)
-
-
-class _End(NamedTuple):
-    """How a process of Lava ended, and how much that says about the cause."""
-
-    weight: int
-    cause: str
-
-
-def _end_of(actor: Any) -> _End | None:
-    """How a process of Lava (of its subclass of multiprocessing.Process) ended, or None while it runs."""
-    try:
-        raised = actor.exception
-        code = actor.exitcode
-    except (ValueError, OSError, EOFError):  # closed: Lava itself has just found out
-        raised, code = vars(actor).get("_exception"), None
-    if raised is not None:
-        with contextlib.suppress(OSError):
-            sys.stderr.write(f"{raised[1]}\n")  # the log
-        return _End(_RAISED, cause_of(raised[0]))
-    if code is None:
-        return None
-    if code < 0:
-        hint = ": the shared memory in /dev/shm ran out" if code == -signal.SIGBUS else ""
-        return _End(_KILLED, f"one of Lava's processes was killed by {signal.Signals(-code).name}{hint}")
-    return _End(_ENDED, f"one of Lava's processes ended with status {code}")
 
 
 def _take_down(runtime: Any) -> None:

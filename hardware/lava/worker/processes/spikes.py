@@ -62,10 +62,10 @@ class OutputFile:
         self._counts: npt.NDArray[np.int32] | None = None
         self._count = counts
 
-    def step(self, index: int, spikes: IntArray) -> None:
+    def step(self, index: int, spikes: IntArray | npt.NDArray[np.bool_]) -> None:
         """Spikes of step ``index`` of the run, counted from 0 over all images, in Lava's order."""
         step = index % self._steps
-        fired = spikes.T != 0
+        fired = spikes.T if spikes.dtype == bool else spikes.T != 0
         if index >= self._steps and step < self._silent:
             fired = np.zeros_like(fired)
         if not self._count:

@@ -1,0 +1,16 @@
+"""What this process may use and what it has used."""
+
+from __future__ import annotations
+
+import os
+import resource
+
+
+def processors() -> int:
+    """Processors this process may run on: its affinity mask."""
+    return len(os.sched_getaffinity(0))
+
+
+def peak_memory_bytes() -> int:
+    """The most resident memory this process ever held, interpreter and libraries included."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts kibibytes

@@ -1,0 +1,109 @@
+"""How many images and steps are run at once so that the simulator stays within a given memory."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from gascnn.hardware.simulator.layout import FRAMES_AT_ONCE, LayerLayout
+from gascnn.toolkit.errors import LimitError
+
+DEFAULT_BYTES = 1 << 30
+"""What arrays may take where no limit is given."""
+
+_STEPS_AT_ONCE = 128
+"""More steps in one window bring no speed: their sums leave the first-level cache."""
+
+_SHORTEST_WINDOW = 8
+_NEURON_STEPS = 1 << 22
+"""Work of a group of images that makes its Python overhead small."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a run is cut.
+
+    Attributes:
+        images: at once, in each thread.
+        window: steps at once.
+        together: whether the threads share the rows of one group, rather than having groups of their own.
+    """
+
+    images: int
+    window: int
+    together: bool
+
+
+def plan(layouts: Sequence[LayerLayout], images: int, steps: int, threads: int, room: int, whole: bool) -> Plan:
+    """Cut a run into groups of images and windows of steps.
+
+    Args:
+        layouts: of all layers.
+        images: in all.
+        steps: T + K.
+        threads: that run at the same time.
+        room: bytes for the simulator's arrays, all threads together.
+        whole: whether all steps must lie in one window.
+
+    Raises:
+        LimitError: not even one image and the shortest window fit.
+    """
+    windows = [steps] if whole else _windows(steps)
+    for together in (False, True) if threads > 1 else (False,):
+        share = room if together else room // threads
+        for window in windows:
+            fit = max(0, share // bytes_an_image(layouts, window, steps))
+            if fit and (together or images >= threads):
+                return Plan(_group(layouts, images, window, threads, fit, together), window, together)
+            if fit:
+                break  # fewer images than threads: their rows are shared
+    need = bytes_an_image(layouts, windows[-1], steps)
+    raise LimitError(
+        f"one image of this network needs {_mib(need)} MiB for {windows[-1]} steps at once; "
+        f"{_mib(max(room, 0))} MiB are left; allow more memory"
+    )
+
+
+def bytes_an_image(layouts: Sequence[LayerLayout], window: int, steps: int) -> int:
+    """Memory one image takes at most, were every neuron to fire at every step."""
+    sizes = [math.prod(layouts[0].before), *(layout.cells for layout in layouts)]
+    # Events before a layer, and as flags; sums, where they are those of whole frames; events behind it, while they move
+    # to a larger array; and the operands of some frames.
+    moving = max(4 * (2 * before + 4 * after) * window for before, after in pairwise(sizes))
+    moving += 4 * FRAMES_AT_ONCE * max(layout.frame_elements for layout in layouts)
+    kept = sizes[1:] if window < steps else [max(sizes[1:])]
+    return moving + 16 * sum(kept)
+
+
+def process_bytes() -> int:
+    """What this process holds now."""
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def _windows(steps: int) -> list[int]:
+    lengths = [steps] if steps <= _STEPS_AT_ONCE else []
+    length = _STEPS_AT_ONCE
+    while length >= _SHORTEST_WINDOW:
+        if length < steps:
+            lengths.append(length)
+        length //= 2
+    return lengths
+
+
+def _group(layouts: Sequence[LayerLayout], images: int, window: int, threads: int, fit: int, together: bool) -> int:
+    if together:
+        return min(fit, images)
+    work = max(1, window * sum(layout.cells for layout in layouts))
+    wanted = max(1, min(math.ceil(_NEURON_STEPS / work), math.ceil(images / threads)))
+    return int(min(fit, wanted))
+
+
+def _mib(size: int) -> int:
+    return math.ceil(size / (1 << 20))
