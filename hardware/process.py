@@ -14,3 +14,12 @@ def processors() -> int:
 def peak_memory_bytes() -> int:
     """The most resident memory this process ever held, interpreter and libraries included."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts kibibytes
+
+
+def held_memory_bytes() -> int:
+    """Resident memory this process holds now; 0 where the system does not tell."""
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return 0

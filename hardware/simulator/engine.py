@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
 from typing import TYPE_CHECKING, Literal
@@ -11,8 +10,10 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
-from gascnn.hardware.inputs import checked_spikes
+from gascnn.hardware.inputs import check_runnable, checked_spikes
+from gascnn.hardware.process import held_memory_bytes, processors
 from gascnn.hardware.result import RunResult, concatenate
+from gascnn.hardware.simulator.budget import result_bytes, too_little
 from gascnn.hardware.simulator.plain import bytes_an_image, run_input_neurons, run_plain
 from gascnn.toolkit.errors import UsageError
 from gascnn.toolkit.lowering.network import NetxNetwork, layer_label
@@ -29,6 +30,10 @@ Progress = Callable[[int], None]
 
 _PLAIN_BYTES = 768 << 20
 """What the plain version's arrays of one batch may take where no limit is given."""
+
+
+_SMALL_WORK = 10_000
+"""Updates of neurons below which the plain version is not slower: laying out and calling kernels takes longer."""
 
 
 def simulate(
@@ -55,8 +60,8 @@ def simulate(
         skip_steps: read-out steps left out at the start; default what the file says.
         progress: called with the number of images finished so far.
         method: how synaptic sums are computed: ``events`` (each spike adds a row of weights), ``dense`` (products of
-            whole frames), ``auto`` (per layer, by how many spikes come in), ``plain`` (numpy, as where numba is
-            missing). It never changes a bit.
+            whole frames), ``plain`` (numpy, as where numba is missing), ``auto`` (events or dense, per layer, by how
+            many spikes come in; plain for very little work). It never changes a bit.
         threads: at most so many; default the processors this process may use.
         memory_bytes: limit for the whole process, what it holds already included; default 1 GiB for the simulator's
             own arrays.
@@ -94,11 +99,12 @@ class Simulator:
         if threads is not None and threads < 1:
             raise UsageError(f"threads is {threads}; it must be at least 1")
         self._network, self._method, self._memory_bytes = network, method, memory_bytes
-        self._threads = threads or len(os.sched_getaffinity(0))
+        self._threads = threads or processors()
         if method != "plain" and not _has_numba():
             if method != "auto":
                 raise UsageError(f"method {method} needs numba; install gascnn[fast], or use method plain")
             self._method = "plain"
+        check_runnable(network)
         if self._method != "plain":
             from gascnn.hardware.simulator.layout import LayerLayout
 
@@ -126,15 +132,22 @@ class Simulator:
         if not 0 <= skip < inputs.shape[1]:
             raise UsageError(f"skip_steps is {skip}; it must be 0..{inputs.shape[1] - 1} for {inputs.shape[1]} steps")
         told = progress or _silent
-        if self._method == "plain":
+        small = len(inputs) * (inputs.shape[1] + network.depth) * network.neurons < _SMALL_WORK
+        if self._method == "plain" or (self._method == "auto" and small):
             return self._plain(inputs, record == "spikes", skip, told)
         from gascnn.hardware.simulator.job import Job
 
         return self._fast(Job(network, inputs, record == "spikes", skip), told)
 
     def _plain(self, inputs: npt.NDArray[np.uint8], keep: bool, skip: int, progress: Progress) -> RunResult:
-        need = bytes_an_image(self._network, inputs.shape[1] + self._network.depth)
-        batch = max(1, (self._memory_bytes or _PLAIN_BYTES) // need)
+        total = inputs.shape[1] + self._network.depth
+        room = _PLAIN_BYTES
+        if self._memory_bytes is not None:
+            room = self._memory_bytes - held_memory_bytes() - result_bytes(self._network, len(inputs), total, keep)
+        batch = room // bytes_an_image(self._network, total)
+        if batch < 1 and self._memory_bytes is not None:
+            raise too_little(bytes_an_image(self._network, total), total, room)
+        batch = max(1, batch)
         results = []
         for start in range(0, len(inputs), batch):
             results.append(run_plain(self._network, inputs[start : start + batch], keep, skip))
@@ -142,18 +155,22 @@ class Simulator:
         return concatenate(results)
 
     def _fast(self, job: Job, progress: Progress) -> RunResult:
-        from gascnn.hardware.simulator.memory import DEFAULT_BYTES, plan, process_bytes
+        from gascnn.hardware.simulator.memory import DEFAULT_BYTES, plan
 
         for layout in self._layouts:
             layout.prepare()
         room = DEFAULT_BYTES
         if self._memory_bytes is not None:
-            room = self._memory_bytes - process_bytes() - job.result_bytes
+            room = (
+                self._memory_bytes
+                - held_memory_bytes()
+                - result_bytes(self._network, len(job.inputs), job.total, job.every_spike)
+            )
         cut = plan(self._layouts, len(job.inputs), job.total, self._threads, room, self._whole)
         job.allocate()
         groups = [slice(i, min(i + cut.images, len(job.inputs))) for i in range(0, len(job.inputs), cut.images)]
         done = 0
-        with ThreadPoolExecutor(self._threads, thread_name_prefix="simulator") as workers:
+        with ThreadPoolExecutor(cut.threads, thread_name_prefix="simulator") as workers:
             try:
                 for images in self._finished(job, groups, cut, workers):
                     done += images
@@ -169,7 +186,7 @@ class Simulator:
 
     def _finished(self, job: Job, groups: list[slice], cut: Plan, workers: Executor) -> Iterator[int]:
         """Run all groups; gives the size of each when it is finished."""
-        if cut.together or self._threads == 1:
+        if cut.together or cut.threads == 1:
             for group in groups:
                 self._run_group(job, group, cut, workers if cut.together else None)
                 yield group.stop - group.start

@@ -25,28 +25,22 @@ class Job:
 
     def __init__(self, network: NetxNetwork, inputs: npt.NDArray[np.uint8], every_spike: bool, skip: int) -> None:
         self.network, self.inputs, self._skip = network, inputs, skip
-        self._every_spike = every_spike
+        self.every_spike = every_spike
         self.total = inputs.shape[1] + network.depth
         self._sizes = [math.prod(layer.shape) for layer in network.layers]
-
-    @property
-    def result_bytes(self) -> int:
-        """What the results take."""
-        each = 4 + (self.total if self._every_spike else 0)
-        return len(self.inputs) * (each * sum(self._sizes) + 12 * self._sizes[-1])
 
     def allocate(self) -> None:
         """Make room for the results."""
         images, shapes = len(self.inputs), [layer.shape for layer in self.network.layers]
         self._counts = [np.zeros((images, *shape), dtype=np.int32) for shape in shapes]
-        self._spikes = [np.zeros((images, self.total, *shape), dtype=bool) for shape in shapes if self._every_spike]
+        self._spikes = [np.zeros((images, self.total, *shape), dtype=bool) for shape in shapes if self.every_spike]
         self._output_counts = np.zeros((images, self._sizes[-1]), dtype=np.int32)
         self._membrane = np.zeros((images, self._sizes[-1]), dtype=np.int64)
         self._wraps = np.zeros((images, self.network.depth), dtype=np.int64)
 
     def keep(self, layer: int, group: slice, events: EventList, first: int) -> None:
         """Take a layer's spikes in a window that begins with step ``first``."""
-        if self._every_spike:
+        if self.every_spike:
             spikes = self._spikes[layer][group]
             events.write(spikes.reshape(*spikes.shape[:2], events.channels, events.pixels), first)
         pixels = events.channels, events.pixels
@@ -68,6 +62,6 @@ class Job:
             counts=self._counts,
             output_counts=self._output_counts,
             output_membrane=self._membrane,
-            spikes=self._spikes if self._every_spike else None,
+            spikes=self._spikes if self.every_spike else None,
             wraps=self._wraps.sum(axis=0).tolist(),
         )

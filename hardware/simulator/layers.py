@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from gascnn.hardware.simulator.events import BLOCK, EventList, blocks_of, events_of
 from gascnn.hardware.simulator.kernels import Room, Source, Target, Window, run_events, run_sums
-from gascnn.hardware.simulator.layout import FRAMES_AT_ONCE, LayerLayout, empty_aligned
+from gascnn.hardware.simulator.layout import FRAMES_BYTES, LayerLayout, empty_aligned
 from gascnn.hardware.simulator.membrane import General, Inhibited, Integrating, State, Sums
 from gascnn.hardware.simulator.plain import final_membrane, run_layer
 from gascnn.hardware.simulator.vectors import LANES
@@ -227,13 +227,14 @@ def _frame_sums(
     values = empty_aligned(images * (1 + used) * layout.cells, np.int32, zero=True)
     values = values.reshape(images, 1 + used, layout.pixels, geometry.padded)
     channels = layout.layer.shape[0]
-    for image in range(images):
-        for start in range(0, used, FRAMES_AT_ONCE):
-            part = frames[image, start : min(start + FRAMES_AT_ONCE, used)]
+    many = max(1, FRAMES_BYTES // (4 * layout.frame_elements))
+    for image in range(0, images, max(1, many // max(1, used))):
+        for start in range(0, used, many):
+            part = frames[image : image + max(1, many // used), start : min(start + many, used)]
             with _dense_lock:
-                sums = layout.frame_synapse(part.reshape(len(part), *layout.before))
-            places = values[image, 1 + start : 1 + start + len(part), :, :channels]
-            places[...] = sums.reshape(len(part), channels, layout.pixels).transpose(0, 2, 1)
+                sums = layout.frame_synapse(part.reshape(-1, *layout.before))
+            places = values[image : image + len(part), 1 + start : 1 + start + part.shape[1], :, :channels]
+            places[...] = sums.reshape(*part.shape[:2], channels, layout.pixels).swapaxes(2, 3)
     return values, rows
 
 

@@ -26,8 +26,8 @@ from gascnn.toolkit.lowering.netx_dense import effective_dense
 
 Integer = TypeVar("Integer", bound=np.integer)
 
-FRAMES_AT_ONCE = 8
-"""Frames whose sums are computed by one dense product: enough to keep a processor busy."""
+FRAMES_BYTES = 8 << 20
+"""What the operands of one dense product may take; one frame may take more."""
 
 _INT16_MAX = (1 << 15) - 1
 _NEVER = (1 << 31) - 1

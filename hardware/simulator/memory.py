@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from gascnn.hardware.simulator.layout import FRAMES_AT_ONCE, LayerLayout
-from gascnn.toolkit.errors import LimitError
+from gascnn.hardware.simulator.budget import too_little
+from gascnn.hardware.simulator.layout import FRAMES_BYTES, LayerLayout
 
 DEFAULT_BYTES = 1 << 30
 """What arrays may take where no limit is given."""
@@ -34,6 +33,7 @@ class Plan:
 
     images: int
     window: int
+    threads: int
     together: bool
 
 
@@ -52,39 +52,28 @@ def plan(layouts: Sequence[LayerLayout], images: int, steps: int, threads: int, 
         LimitError: not even one image and the shortest window fit.
     """
     windows = [steps] if whole else _windows(steps)
+    if _work(layouts, steps) * images < _NEURON_STEPS:
+        threads = 1
     for together in (False, True) if threads > 1 else (False,):
         share = room if together else room // threads
         for window in windows:
             fit = max(0, share // bytes_an_image(layouts, window, steps))
             if fit and (together or images >= threads):
-                return Plan(_group(layouts, images, window, threads, fit, together), window, together)
+                return Plan(_group(layouts, images, window, threads, fit, together), window, threads, together)
             if fit:
                 break  # fewer images than threads: their rows are shared
-    need = bytes_an_image(layouts, windows[-1], steps)
-    raise LimitError(
-        f"one image of this network needs {_mib(need)} MiB for {windows[-1]} steps at once; "
-        f"{_mib(max(room, 0))} MiB are left; allow more memory"
-    )
+    raise too_little(bytes_an_image(layouts, windows[-1], steps), windows[-1], room)
 
 
 def bytes_an_image(layouts: Sequence[LayerLayout], window: int, steps: int) -> int:
     """Memory one image takes at most, were every neuron to fire at every step."""
     sizes = [math.prod(layouts[0].before), *(layout.cells for layout in layouts)]
     # Events before a layer, and as flags; sums, where they are those of whole frames; events behind it, while they move
-    # to a larger array; and the operands of some frames.
+    # to a larger array; and the operands of a dense product.
     moving = max(4 * (2 * before + 4 * after) * window for before, after in pairwise(sizes))
-    moving += 4 * FRAMES_AT_ONCE * max(layout.frame_elements for layout in layouts)
+    moving += max(FRAMES_BYTES, *(4 * layout.frame_elements for layout in layouts))
     kept = sizes[1:] if window < steps else [max(sizes[1:])]
     return moving + 16 * sum(kept)
-
-
-def process_bytes() -> int:
-    """What this process holds now."""
-    try:
-        with open("/proc/self/statm", encoding="ascii") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError, IndexError):
-        return 0
 
 
 def _windows(steps: int) -> list[int]:
@@ -100,10 +89,11 @@ def _windows(steps: int) -> list[int]:
 def _group(layouts: Sequence[LayerLayout], images: int, window: int, threads: int, fit: int, together: bool) -> int:
     if together:
         return min(fit, images)
-    work = max(1, window * sum(layout.cells for layout in layouts))
+    work = _work(layouts, window)
     wanted = max(1, min(math.ceil(_NEURON_STEPS / work), math.ceil(images / threads)))
     return int(min(fit, wanted))
 
 
-def _mib(size: int) -> int:
-    return math.ceil(size / (1 << 20))
+def _work(layouts: Sequence[LayerLayout], steps: int) -> int:
+    """Updates of neurons for one image."""
+    return steps * sum(layout.cells for layout in layouts)

@@ -8,6 +8,8 @@ algorithms that transform the kernel (Winograd, NNPACK) switched off: those do r
 from __future__ import annotations
 
 import importlib
+import math
+import sys
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,9 @@ from gascnn.toolkit.lowering.netx_dense import effective_dense
 
 Int32 = npt.NDArray[np.int32]
 FLOAT32_EXACT, FLOAT64_EXACT = 1 << 24, 1 << 53
+
+_WORTH_IMPORTING = 1 << 30
+"""Multiplications that take numpy about as long as importing torch takes."""
 
 
 def sums_bound(weight: npt.NDArray[np.integer], largest_input: int, label: str) -> int:
@@ -44,8 +49,10 @@ def exact_dtype(bound: int) -> type[np.float32] | type[np.float64]:
     return np.float32 if bound < FLOAT32_EXACT else np.float64
 
 
-def _torch() -> Any:
-    """PyTorch, or None: the simulator runs without it, slower."""
+def _torch(products: int) -> Any:
+    """PyTorch, or None: where it is missing, or importing it would take longer than so many multiplications."""
+    if "torch" not in sys.modules and products < _WORTH_IMPORTING:
+        return None
     try:
         return importlib.import_module("torch")
     except ImportError:
@@ -64,7 +71,7 @@ class ConvSynapse:
 
     def __call__(self, inputs: npt.NDArray[np.generic]) -> Int32:
         """(B, C_in, H, W) integers to (B, C, H', W') int32 sums."""
-        torch = _torch()
+        torch = _torch(len(inputs) * self.layer.weight.size * math.prod(self.layer.shape[1:]))
         sums = self._numpy(inputs) if torch is None else self._torch(torch, inputs)
         if self.may_wrap:
             half = 1 << (CONV_ACCUMULATOR_BITS - 1)

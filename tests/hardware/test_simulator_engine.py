@@ -42,6 +42,11 @@ def assert_equal_to_plain(network, spikes, **way):
     np.testing.assert_array_equal(found.output_membrane, plain.output_membrane)
 
 
+@pytest.fixture(autouse=True)
+def _no_work_is_too_small(monkeypatch):
+    monkeypatch.setattr(engine, "_SMALL_WORK", 0)
+
+
 @pytest.fixture
 def methods_used(monkeypatch):
     """Names of the kernels that ran."""
@@ -77,6 +82,15 @@ def test_methods_use_their_kernels(methods_used):
     assert methods_used == []
 
 
+def test_very_little_work_goes_the_plain_way(methods_used, monkeypatch):
+    network, spikes = small_network(), random_spikes((1, 4, 3, 6, 6))
+    monkeypatch.setattr(engine, "_SMALL_WORK", 6 * network.neurons + 1)
+    simulate(network, spikes)
+    assert methods_used == []
+    simulate(network, np.repeat(spikes, 2, axis=0))
+    assert methods_used
+
+
 def test_frames_that_stay_the_same_are_summed_once(monkeypatch):
     rng = np.random.default_rng(RNG_SEED)
     network = NetxNetwork(
@@ -92,10 +106,10 @@ def test_frames_that_stay_the_same_are_summed_once(monkeypatch):
     monkeypatch.setattr(layers.LayerLayout, "frame_synapse", property(counted))
     images = rng.integers(0, 256, (2, 1, 2, 5, 5)).astype(np.uint8)
     assert_equal_to_plain(network, np.repeat(images, 9, axis=1))
-    assert frames == [1, 1]
+    assert frames == [2]
     moving = rng.integers(0, 256, (1, 9, 2, 5, 5)).astype(np.uint8)
     assert_equal_to_plain(network, moving)
-    assert frames == [1, 1, 8, 1]
+    assert frames == [2, 9]
 
 
 def test_groups_of_partial_sums_by_hand():
@@ -153,12 +167,12 @@ def test_windows_follow_a_small_memory_limit(monkeypatch):
         return cuts[-1]
 
     monkeypatch.setattr(memory, "plan", spy)
-    monkeypatch.setattr(memory, "process_bytes", lambda: 0)
+    monkeypatch.setattr(engine, "held_memory_bytes", lambda: 0)
     layouts = [LayerLayout(layer, network.input_of(k), 1, "") for k, layer in enumerate(network.layers)]
     results = 2 * (4 + 202) * (40 * 36 + 7) + 12 * 2 * 7
     room = memory.bytes_an_image(layouts, 16, 202)
     assert_equal_to_plain(network, spikes, threads=1, memory_bytes=results + room)
-    assert cuts == [memory.Plan(images=1, window=16, together=False)]
+    assert cuts == [memory.Plan(images=1, window=16, threads=1, together=False)]
 
 
 def test_arrays_stay_within_the_estimate():
@@ -245,7 +259,7 @@ import numpy as np
 from gascnn.hardware.simulator import kernels, simulate
 from gascnn.toolkit.lowering.network import ConvLayer, CubaNeuron, InputLayer, NetxNetwork
 layer = ConvLayer((2, 3, 3), np.ones((2, 1, 1, 1), int), (1, 1), (0, 0), (1, 1), 1, CubaNeuron(np.array(2)))
-counts = simulate(NetxNetwork(InputLayer((1, 3, 3)), (layer,)), np.ones((1, 7, 1, 3, 3), np.uint8)).counts[0]
+counts = simulate(NetxNetwork(InputLayer((1, 3, 3)), (layer,)), np.ones((1, 7, 1, 3, 3), np.uint8), method='events').counts[0]
 stats = kernels.run_events.stats
 print(sum(stats.cache_hits.values()), sum(stats.cache_misses.values()), counts.max(), "torch" in sys.modules)
 """

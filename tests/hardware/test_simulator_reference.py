@@ -187,7 +187,7 @@ WAYS = (
 
 
 def without_torch(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(synapse, "_torch", lambda: None)
+    patch.setattr(synapse, "_torch", lambda products: None)
 
 
 def assert_same(found: RunResult, right: RunResult) -> None:
