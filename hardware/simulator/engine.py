@@ -221,7 +221,7 @@ class Simulator:
         layout = self._layouts[k]
         if layout.stepwise:
             return StepwiseRun(layout, images)
-        return KernelRun(layout, images, self._method, workers, 2 * self._threads)  # type: ignore[arg-type]
+        return KernelRun(layout, images, self._method, workers, self._threads)  # type: ignore[arg-type]
 
     def _input(self, job: Job, group: slice, first: int, end: int) -> EventList | Spikes:
         from gascnn.hardware.simulator.events import events_of

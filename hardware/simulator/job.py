@@ -43,14 +43,14 @@ class Job:
         if self.every_spike:
             spikes = self._spikes[layer][group]
             events.write(spikes.reshape(*spikes.shape[:2], events.channels, events.pixels), first)
-        pixels = events.channels, events.pixels
-        events.add_counts(self._counts[layer][group].reshape(-1, *pixels))
         if layer == self.network.depth - 1:
             late = max(0, self.network.depth + self._skip - first)
-            events.add_counts(self._output_counts[group].reshape(-1, *pixels), late)
+            events.add_counts(self._output_counts[group].reshape(-1, events.channels, events.pixels), late)
 
     def finish(self, layer: int, group: slice, run: LayerRun) -> None:
-        """Take a layer's wraps and the last one's final state."""
+        """Take a layer's counts and wraps, and the last one's final state."""
+        counts = run.counts()
+        self._counts[layer][group] = counts.reshape(len(counts), *self.network.layers[layer].shape)
         self._wraps[group.start, layer] = run.wraps
         if layer == self.network.depth - 1:
             self._membrane[group] = run.membrane(self.network.reset)

@@ -150,6 +150,14 @@ def _add_events(geometry, window, source, synapses, image, y, x, width, block, l
         _move(room, size)
 
 
+@_inner
+def _close(target, place, end, counts, cell):
+    """Close the list of a pixel's block of channels, and count its spikes from neuron ``cell`` of the pixel on."""
+    target.stop[place] = end
+    for i in range(np.uint64(target.start[place]), np.uint64(end)):
+        counts[np.uint64(cell) + np.uint64(target.events[i] >> np.uint32(16))] += 1
+
+
 @_kernel
 def run_events(first, last, geometry, window, source, synapses, neurons, state, rows, room, target, end):
     """Rows ``first`` to ``last`` of output pixels (counted through all images), event by event.
@@ -179,7 +187,8 @@ def run_events(first, last, geometry, window, source, synapses, neurons, state, 
                 sums = Sums(room.total, rows, lanes)
                 for j in range(width):
                     pixel = y * geometry.width + x + j
-                    target.start[(image * pixels + pixel) * blocks + block] = end
+                    at_pixel = image * pixels + pixel
+                    target.start[at_pixel * blocks + block] = end
                     for lane in range(0, lanes, LANES):
                         channel = block * BLOCK + lane
                         cell = (image * pixels + pixel) * geometry.padded + channel
@@ -187,7 +196,7 @@ def run_events(first, last, geometry, window, source, synapses, neurons, state, 
                             cell, j * (window.steps + 1) * lanes + lane, pixel * neurons.bias_stride + channel, channel
                         )
                         end = update(target.events, end, window.steps, sums, neurons, state, place)
-                    target.stop[(image * pixels + pixel) * blocks + block] = end
+                    _close(target, at_pixel * blocks + block, end, state.counts, at_pixel * geometry.padded)
     return last, end
 
 
@@ -209,12 +218,13 @@ def run_sums(first, last, geometry, steps, frames, sums, neurons, state, target,
             return r, end
         image, y = r // geometry.height, r % geometry.height
         for pixel in range(y * geometry.width, (y + 1) * geometry.width):
+            at_pixel = image * pixels + pixel
             for block in range(blocks):
-                target.start[(image * pixels + pixel) * blocks + block] = end
+                target.start[at_pixel * blocks + block] = end
                 for channel in range(block * BLOCK, min((block + 1) * BLOCK, geometry.padded), LANES):
-                    cell = (image * pixels + pixel) * geometry.padded + channel
+                    cell = at_pixel * geometry.padded + channel
                     at = (image * frames * pixels + pixel) * geometry.padded + channel
                     place = Place(cell, at, pixel * neurons.bias_stride + channel, channel)
                     end = update(target.events, end, steps, sums, neurons, state, place)
-                target.stop[(image * pixels + pixel) * blocks + block] = end
+                _close(target, at_pixel * blocks + block, end, state.counts, at_pixel * geometry.padded)
     return last, end

@@ -46,6 +46,10 @@ class LayerRun(Protocol):
         """Run ``steps`` steps; ``shift`` is 1 where the first of them has no input yet, else 0."""
         ...
 
+    def counts(self) -> npt.NDArray[np.int32]:
+        """(image, channel, pixel) spikes so far."""
+        ...
+
     def membrane(self, reset: Reset) -> npt.NDArray[np.int64]:
         """(image, channel * pixel) what the read-out calls membrane potential."""
         ...
@@ -68,9 +72,11 @@ class KernelRun:
         self._layout, self._images, self._method = layout, images, method
         self._workers, self._parts = workers, parts if workers is not None else 1
         kind = type(layout.neurons)
-        kept = (kind is not Integrating, kind is not Inhibited, kind is General)
-        u, v, pending = (empty_aligned(images * layout.cells if keep else 0, np.int32, zero=True) for keep in kept)
-        self._state = State(u, v, pending, np.zeros(1, dtype=np.int64))
+        kept = (kind is not Integrating, kind is not Inhibited, kind is General, True)
+        u, v, pending, counts = (
+            empty_aligned(images * layout.cells if keep else 0, np.int32, zero=True) for keep in kept
+        )
+        self._state = State(u, v, pending, counts, np.zeros(1, dtype=np.int64))
         self._own_wraps = [np.zeros(1, dtype=np.int64) for _ in range(self._parts)]
 
     @property
@@ -86,10 +92,18 @@ class KernelRun:
 
     def membrane(self, reset: Reset) -> npt.NDArray[np.int64]:
         """See :class:`LayerRun`; for reset by subtraction what is left after the last one."""
-        state, layout = self._state, self._layout
+        state = self._state
         values = state.v if reset == "zero" else state.u - state.pending if state.pending.size else state.u
-        shaped = values.reshape(self._images, layout.pixels, layout.geometry.padded)[:, :, : layout.layer.shape[0]]
-        return shaped.transpose(0, 2, 1).reshape(self._images, -1).astype(np.int64)
+        return self._channels_first(values).reshape(self._images, -1).astype(np.int64)
+
+    def counts(self) -> npt.NDArray[np.int32]:
+        """See :class:`LayerRun`."""
+        return self._channels_first(self._state.counts)
+
+    def _channels_first(self, values: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+        layout = self._layout
+        shaped = values.reshape(self._images, layout.pixels, layout.geometry.padded)
+        return shaped[:, :, : layout.layer.shape[0]].transpose(0, 2, 1)
 
     def _by_events(self, source: EventList, steps: int) -> bool:
         if not self._layout.takes_events or self._method == "dense":
@@ -254,6 +268,11 @@ class StepwiseRun:
         self._fired, self._population = run_layer(layout.layer, given, layout.largest_input, layout.label)
         self.wraps = self._population.wraps
         return events_of(self._fired.reshape(self._images, steps, layout.layer.shape[0], -1))
+
+    def counts(self) -> npt.NDArray[np.int32]:
+        """See :class:`LayerRun`."""
+        counts: npt.NDArray[np.int32] = self._fired.sum(axis=1, dtype=np.int32)
+        return counts.reshape(self._images, self._layout.layer.shape[0], -1)
 
     def membrane(self, reset: Reset) -> npt.NDArray[np.int64]:
         """See :class:`LayerRun`."""

@@ -72,11 +72,12 @@ Neurons = Integrating | Inhibited | General
 
 
 class State(NamedTuple):
-    """What the neurons remember, as far as their kind does, and how often a current wrapped (one number)."""
+    """What the neurons remember, as far as their kind does; their spikes so far; wraps of currents (one number)."""
 
     u: np.ndarray
     v: np.ndarray
     pending: np.ndarray
+    counts: np.ndarray
     wraps: np.ndarray
 
 

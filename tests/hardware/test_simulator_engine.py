@@ -259,7 +259,8 @@ import numpy as np
 from gascnn.hardware.simulator import kernels, simulate
 from gascnn.toolkit.lowering.network import ConvLayer, CubaNeuron, InputLayer, NetxNetwork
 layer = ConvLayer((2, 3, 3), np.ones((2, 1, 1, 1), int), (1, 1), (0, 0), (1, 1), 1, CubaNeuron(np.array(2)))
-counts = simulate(NetxNetwork(InputLayer((1, 3, 3)), (layer,)), np.ones((1, 7, 1, 3, 3), np.uint8), method='events').counts[0]
+network = NetxNetwork(InputLayer((1, 3, 3)), (layer,))
+counts = simulate(network, np.ones((1, 7, 1, 3, 3), np.uint8), method='events').counts[0]
 stats = kernels.run_events.stats
 print(sum(stats.cache_hits.values()), sum(stats.cache_misses.values()), counts.max(), "torch" in sys.modules)
 """
