@@ -141,13 +141,10 @@ class Simulator:
 
     def _plain(self, inputs: npt.NDArray[np.uint8], keep: bool, skip: int, progress: Progress) -> RunResult:
         total = inputs.shape[1] + self._network.depth
-        room = _PLAIN_BYTES
-        if self._memory_bytes is not None:
-            room = self._memory_bytes - held_memory_bytes() - result_bytes(self._network, len(inputs), total, keep)
-        batch = room // bytes_an_image(self._network, total)
-        if batch < 1 and self._memory_bytes is not None:
-            raise too_little(bytes_an_image(self._network, total), total, room)
-        batch = max(1, batch)
+        room, need = self._room(_PLAIN_BYTES, len(inputs), total, keep), bytes_an_image(self._network, total)
+        if room < need and self._memory_bytes is not None:
+            raise too_little(need, total, room)
+        batch = max(1, room // need)
         results = []
         for start in range(0, len(inputs), batch):
             results.append(run_plain(self._network, inputs[start : start + batch], keep, skip))
@@ -159,13 +156,7 @@ class Simulator:
 
         for layout in self._layouts:
             layout.prepare()
-        room = DEFAULT_BYTES
-        if self._memory_bytes is not None:
-            room = (
-                self._memory_bytes
-                - held_memory_bytes()
-                - result_bytes(self._network, len(job.inputs), job.total, job.every_spike)
-            )
+        room = self._room(DEFAULT_BYTES, len(job.inputs), job.total, job.every_spike)
         cut = plan(self._layouts, len(job.inputs), job.total, self._threads, room, self._whole)
         job.allocate()
         groups = [slice(i, min(i + cut.images, len(job.inputs))) for i in range(0, len(job.inputs), cut.images)]
@@ -179,6 +170,12 @@ class Simulator:
                 workers.shutdown(cancel_futures=True)
                 raise
         return job.result()
+
+    def _room(self, default: int, images: int, steps: int, every_spike: bool) -> int:
+        """Bytes for the arrays of a run; ``default`` where no limit was given."""
+        if self._memory_bytes is None:
+            return default
+        return self._memory_bytes - held_memory_bytes() - result_bytes(self._network, images, steps, every_spike)
 
     @property
     def _whole(self) -> bool:

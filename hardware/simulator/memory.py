@@ -28,6 +28,7 @@ class Plan:
     Attributes:
         images: at once, in each thread.
         window: steps at once.
+        threads: that are worth their while.
         together: whether the threads share the rows of one group, rather than having groups of their own.
     """
 
@@ -68,9 +69,10 @@ def plan(layouts: Sequence[LayerLayout], images: int, steps: int, threads: int, 
 def bytes_an_image(layouts: Sequence[LayerLayout], window: int, steps: int) -> int:
     """Memory one image takes at most, were every neuron to fire at every step."""
     sizes = [math.prod(layouts[0].before), *(layout.cells for layout in layouts)]
+    longest = min(steps, window + len(layouts))  # the first window of the last layer
     # Events before a layer, and as flags; sums, where they are those of whole frames; events behind it, while they move
     # to a larger array; and the operands of a dense product.
-    moving = max(4 * (2 * before + 4 * after) * window for before, after in pairwise(sizes))
+    moving = max(4 * (2 * before + 4 * after) * longest for before, after in pairwise(sizes))
     moving += max(FRAMES_BYTES, *(4 * layout.frame_elements for layout in layouts))
     kept = sizes[1:] if window < steps else [max(sizes[1:])]
     return moving + 16 * sum(kept)

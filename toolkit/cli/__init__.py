@@ -126,7 +126,19 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
+_EXTRAS = {
+    "nibabel": "medical",
+    "pydicom": "medical",
+    "onnxruntime": "edge",
+    "httpx": "edge",
+    "numba": "fast",
+    "distributed": "cluster",
+    "matplotlib": "bench",
+}
+"""Which extra brings a package; all others come with ``train``."""
+
+
 def _missing(error: ModuleNotFoundError) -> str:
     top = (error.name or "").split(".")[0]
-    extra = {"nibabel": "medical", "pydicom": "medical", "onnxruntime": "edge", "httpx": "edge"}.get(top, "train")
+    extra = _EXTRAS.get(top, "train")
     return f"this needs the package {top}; install it with: pip install 'gascnn[{extra}]'"

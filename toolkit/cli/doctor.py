@@ -16,7 +16,7 @@ from gascnn.toolkit.cli.output import save_json, say, table
 
 PACKAGES = (
     "gascnn", "numpy", "h5py", "click", "torch", "nir", "safetensors", "scikit-learn", "pillow", "rich", "httpx",
-    "onnxruntime", "pydicom", "nibabel",
+    "onnxruntime", "pydicom", "nibabel", "numba", "distributed", "matplotlib",
 )  # fmt: skip
 
 
@@ -58,7 +58,7 @@ def _backends() -> dict[str, str]:
     from gascnn.hardware.lava import find_lava
     from gascnn.toolkit.errors import BackendError
 
-    found = {"sim": "ready" + ("" if _version("torch") else " (numpy only: slower)")}
+    found = {"sim": "ready" + ("" if _version("numba") else " (without numba: slower; install gascnn[fast])")}
     try:
         environment = find_lava()
     except BackendError as error:
