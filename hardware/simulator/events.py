@@ -63,35 +63,41 @@ def blocks_of(channels: int) -> int:
 def events_of(spikes: npt.NDArray[np.generic]) -> EventList:
     """Events of (image, step, channel, pixel) spikes; whatever is not 0 is one."""
     images, _, channels, pixels = spikes.shape
-    flags = np.ascontiguousarray(spikes if spikes.dtype == np.bool_ else spikes != 0).view(np.uint8)
+    found = np.flatnonzero(spikes != 0)
     counts = np.zeros(images * pixels * blocks_of(channels), dtype=np.int64)
-    _sort(flags, counts, np.empty(0, dtype=np.uint32), False)
+    _sort(found, spikes.shape, counts, np.empty(0, dtype=np.uint32))
     stop = np.cumsum(counts)
     start, events = stop - counts, np.empty(stop[-1], dtype=np.uint32)
     stop = start.copy()
-    _sort(flags, stop, events, True)
+    _sort(found, spikes.shape, stop, events)
     return EventList(images, pixels, channels, start, stop, events)
 
 
 @_compiled
 def _sort(
-    flags: npt.NDArray[np.uint8],
+    found: npt.NDArray[np.int64],
+    shape: tuple[int, int, int, int],
     end: npt.NDArray[np.int64],
     events: npt.NDArray[np.uint32],
-    fill: bool,
 ) -> None:
-    """Advance each place's ``end`` by one a spike; ``fill`` says whether to write the event there first."""
-    images, steps, channels, pixels = flags.shape
+    """Advance each place's ``end`` by one a spike, and write the event there first if there is room for events.
+
+    ``found`` are flat indices into (image, step, channel, pixel), in order.
+    """
+    _, steps, channels, pixels = shape
     blocks = (channels + BLOCK - 1) // BLOCK
-    for image in range(images):
-        for t in range(steps):
-            for c in range(channels):
-                for pixel in range(pixels):
-                    if flags[image, t, c, pixel]:
-                        place = (image * pixels + pixel) * blocks + c // BLOCK
-                        if fill:
-                            events[end[place]] = c << 16 | t
-                        end[place] += 1
+    image, t, first = 0, 0, 0
+    for index in found:
+        while index >= first + channels * pixels:
+            first += channels * pixels
+            t += 1
+            if t == steps:
+                image, t = image + 1, 0
+        c = (index - first) // pixels
+        place = (image * pixels + index - first - c * pixels) * blocks + c // BLOCK
+        if events.size:
+            events[end[place]] = c << 16 | t
+        end[place] += 1
 
 
 @_compiled

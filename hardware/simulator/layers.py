@@ -17,7 +17,7 @@ from gascnn.hardware.simulator.layout import FRAMES_BYTES, LayerLayout, empty_al
 from gascnn.hardware.simulator.membrane import General, Inhibited, Integrating, State, Sums
 from gascnn.hardware.simulator.plain import final_membrane, run_layer
 from gascnn.hardware.simulator.vectors import LANES
-from gascnn.toolkit.lowering.network import Reset
+from gascnn.toolkit.lowering.network import DenseLayer, Reset
 
 Frames = npt.NDArray[np.generic]
 Method = Literal["auto", "events", "dense"]
@@ -114,10 +114,14 @@ class KernelRun:
 
     def _events(self, source: EventList, steps: int, shift: int) -> EventList:
         layout, geometry, synapses = self._layout, self._layout.geometry, self._layout.synapses
+        pixels_in = source.pixels
+        if isinstance(layout.layer, DenseLayer) and pixels_in == 1 and self._parts == 1:
+            # Images as pixels of one row: a tile of them shares each block of weights.
+            geometry, pixels_in = geometry._replace(width_in=self._images, width=self._images), self._images
         row = (steps + 1) * min(BLOCK, geometry.padded)
         room = _CACHE_BYTES // (row * synapses.weights.itemsize)
         tile = max(1, min(room, _TILE_MAX, geometry.width))
-        window = Window(steps, shift, tile, source.pixels, source.blocks)
+        window = Window(steps, shift, tile, pixels_in, source.blocks)
         given = Source(source.start, source.stop, source.events)
         rows = np.arange(steps)
 
@@ -133,7 +137,7 @@ class KernelRun:
 
             return run
 
-        return self._gathered(kernel, steps)
+        return self._gathered(kernel, geometry.width, steps)
 
     def _sums(self, source: EventList | Frames, steps: int, shift: int) -> EventList:
         layout, geometry = self._layout, self._layout.geometry
@@ -155,17 +159,17 @@ class KernelRun:
 
             return run
 
-        return self._gathered(kernel, steps)
+        return self._gathered(kernel, geometry.width, steps)
 
-    def _gathered(self, kernel: Callable[[int], Kernel], steps: int) -> EventList:
-        """Run a kernel over all rows, in parts; one list of their events."""
+    def _gathered(self, kernel: Callable[[int], Kernel], width: int, steps: int) -> EventList:
+        """Run a kernel over all rows of ``width`` pixels, in parts; one list of their events."""
         layout, geometry = self._layout, self._layout.geometry
         size = self._images * layout.pixels * blocks_of(geometry.padded)
         start, stop = np.empty(size, dtype=np.int64), np.empty(size, dtype=np.int64)
-        height = self._images * geometry.height
+        height = self._images * layout.pixels // width
         bounds = np.linspace(0, height, min(self._parts, height) + 1).astype(int).tolist()
         ranges = list(pairwise(bounds))
-        most = geometry.width * geometry.padded * steps
+        most = width * geometry.padded * steps
 
         def part(number: int) -> npt.NDArray[np.uint32]:
             return _growing(kernel(number), start, stop, ranges[number], most)

@@ -251,6 +251,10 @@ def test_what_is_unforeseen_is_tried_again_and_then_said(file, images, address, 
             cluster.run(file, images=images[:1], method="plain")
 
 
+TIGHT = {"memory_bytes": 1000, "method": "plain"}
+"""A limit that nothing fits, and one way to say so: pieces of other sizes may go other ways."""
+
+
 def test_errors_of_the_data_are_those_of_a_local_run(file, images, address, tmp_path):
     dim = written(small_network("regular", pixel_max=100), tmp_path / "dim.net")
     cases = [
@@ -260,7 +264,7 @@ def test_errors_of_the_data_are_those_of_a_local_run(file, images, address, tmp_
         (DataError, "this network takes 0..100", run_images, dim, {"images": images[:1]}),
         (UsageError, "steps is 0", run_images, file, {"images": images, "steps": 0}),
         (UsageError, "batch size is 0", run_images, file, {"images": images, "batch_size": 0}),
-        (LimitError, "allow more memory", run_images, file, {"images": images, "memory_bytes": 1000}),
+        (LimitError, "allow more memory", run_images, file, {"images": images, **TIGHT}),
         (UsageError, "method is 'magic'", run_images, file, {"images": images, "method": "magic"}),
     ]
     with Cluster(address) as cluster:
