@@ -32,7 +32,7 @@ def too_little(need: int, steps: int, room: int) -> LimitError:
     """
     return LimitError(
         f"one image of this network needs {_mib(need)} MiB for {steps} steps at once; "
-        f"{_mib(max(room, 0))} MiB are left; allow more memory"
+        f"{_mib(max(room, 0))} MiB are left beside what this process holds already; allow more memory"
     )
 
 
