@@ -18,7 +18,7 @@ from distributed import LocalCluster
 from gascnn.exporters.netx import write_netx
 from gascnn.hardware.backends import open_netx, run_images, run_spikes
 from gascnn.hardware.cluster import Cluster, run_on_cluster, session
-from gascnn.hardware.cluster.worker import Job, Packed, Piece, Refusal, Software, run_piece, software
+from gascnn.hardware.cluster.worker import Job, Piece, Refusal, Software, run_piece, software
 from gascnn.hardware.result import population_rates
 from gascnn.toolkit.errors import BackendError, DataError, FormatError, LimitError, UsageError
 from gascnn.toolkit.lowering.deployment import Deployment
@@ -310,20 +310,6 @@ def test_few_pieces_are_under_way_at_a_time(file, images, dask, address, tmp_pat
     assert max(most) <= 2 * 2 * 2 + 1  # two a thread, as many again that are being forgotten, and the network
 
 
-@pytest.mark.parametrize(
-    ("where", "message"),
-    [
-        ("nonsense", "give tcp://HOST:PORT or tls://HOST:PORT"),
-        ("tcp://host", "give tcp://HOST:PORT or tls://HOST:PORT"),
-        ("inproc://x:1", "give tcp://HOST:PORT or tls://HOST:PORT"),
-        ("tls://127.0.0.1:8786", "needs certificates; name them in Dask's configuration"),
-    ],
-)
-def test_addresses_that_cannot_be(where, message):
-    with pytest.raises(UsageError, match=message):
-        Cluster(where)
-
-
 def test_nobody_there(dask, address):
     nobody = f"tcp://127.0.0.1:{free_port()}"
     started = time.monotonic()
@@ -336,12 +322,6 @@ def test_nobody_there(dask, address):
             Cluster(silent, connect_timeout_s=1)
     with pytest.raises(BackendError, match="is a Dask worker, not a scheduler"):
         Cluster(next(iter(dask.scheduler.workers)))
-
-
-def test_without_dask(monkeypatch):
-    monkeypatch.setitem(sys.modules, "distributed", None)
-    with pytest.raises(UsageError, match=r"pip install 'gascnn\[cluster\]'"):
-        Cluster("tcp://127.0.0.1:8786")
 
 
 def test_no_workers(start):
@@ -424,12 +404,3 @@ def test_a_file_that_changed_is_not_sent(file, images, address):
         file.path.unlink()
         with pytest.raises(FormatError, match=r"cannot be read \(No such file"):
             cluster.run(file, images=images, method="plain")
-
-
-@pytest.mark.parametrize("shape", [(3, 5, 7), (1, 8), (2, 1, 3, 3)])
-def test_packed_bits(shape):
-    values = np.random.default_rng(0).random(shape) < 0.3
-    packed = Packed.of(values.astype(np.uint8))
-    assert packed.bits.nbytes == -(-values.size // 8)
-    np.testing.assert_array_equal(packed.unpacked(), values)
-    assert packed.unpacked().dtype == bool

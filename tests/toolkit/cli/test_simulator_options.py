@@ -101,7 +101,7 @@ def test_predictions_of_a_folder_over_a_cluster(gascnn, folder, scheduler):
     assert len(tables[0].splitlines()) == IMAGES + 1
 
 
-def refused(outcome, message):
+def assert_refused(outcome, message):
     assert outcome.status == 2
     assert message in outcome.error
     assert len(outcome.err.strip().splitlines()) == 1
@@ -122,16 +122,16 @@ def refused(outcome, message):
     ],
 )
 def test_options_that_cannot_be(gascnn, folder, given, message):
-    refused(gascnn("run", folder / "small.net", "--input", folder / "in.npz", *given), message)
+    assert_refused(gascnn("run", folder / "small.net", "--input", folder / "in.npz", *given), message)
     target = folder / "none.csv"
-    refused(gascnn("predict", folder / "small.net", folder / "pictures", "-o", target, *given), message)
+    assert_refused(gascnn("predict", folder / "small.net", folder / "pictures", "-o", target, *given), message)
     assert not target.exists()
 
 
 def test_models_that_are_no_netx_files(gascnn, models):
     for model in (models.ann, models.snn, models.nir):
         outcome = gascnn("run", model, "--data", "digits", "--scheduler", "tcp://127.0.0.1:1")
-        refused(outcome, "is not a NetX file; --scheduler need one, for the simulator; export it first")
+        assert_refused(outcome, "is not a NetX file; --scheduler need one, for the simulator; export it first")
 
 
 @pytest.mark.parametrize(
