@@ -11,7 +11,7 @@ PORTIONS := models toolkit exporters hardware benchmarks
 # Pinned versions are those the tests ran with; PyPI's torch is the same release with CUDA.
 PIP_FLAGS := --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: setup peers demo test fidelity lint typing clean
+.PHONY: setup peers demo test fidelity fidelity-speed lint typing clean
 .DEFAULT_GOAL := setup
 
 setup: $(VENV)/.ready
@@ -40,6 +40,9 @@ test: setup
 fidelity: setup
 	PYTHONPATH=tests/hardware $(BIN)/python -m fidelity --networks $(FIDELITY_NETWORKS) --first $(FIDELITY_FIRST) \
 	  --models $(FIDELITY_MODELS)
+
+fidelity-speed: setup
+	PYTHONPATH=tests/hardware $(BIN)/python -m fidelity.speed --networks $(FIDELITY_NETWORKS) --first $(FIDELITY_FIRST)
 
 lint: setup typing
 	$(BIN)/ruff check .

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -14,7 +16,7 @@ from gascnn.hardware.inputs import check_runnable, checked_spikes
 from gascnn.hardware.process import held_memory_bytes, processors
 from gascnn.hardware.result import RunResult, concatenate
 from gascnn.hardware.simulator.budget import result_bytes, too_little
-from gascnn.hardware.simulator.plain import bytes_an_image, run_input_neurons, run_plain
+from gascnn.hardware.simulator.plain import bytes_an_image, plain_only, run_input_neurons, run_plain
 from gascnn.toolkit.errors import UsageError
 from gascnn.toolkit.lowering.network import NetxNetwork, layer_label
 
@@ -31,9 +33,10 @@ Progress = Callable[[int], None]
 _PLAIN_BYTES = 768 << 20
 """What the plain version's arrays of one batch may take where no limit is given."""
 
-
-_SMALL_WORK = 10_000
-"""Updates of neurons below which the plain version is not slower: laying out and calling kernels takes longer."""
+_STEPS_A_LAYER, _UPDATES_A_LAYER, _INPUTS_A_LAYER = 16, 25_000, 140_000
+"""What pays for laying out a layer and calling its kernels: so many steps, or so many updates of its neurons; sorting so
+many inputs costs as much again. Fitted to both versions' times on networks of the fidelity suite
+(``docs/simulator.md``)."""
 
 
 def simulate(
@@ -61,7 +64,7 @@ def simulate(
         progress: called with the number of images finished so far.
         method: how synaptic sums are computed: ``events`` (each spike adds a row of weights), ``dense`` (products of
             whole frames), ``plain`` (numpy, as where numba is missing), ``auto`` (events or dense, per layer, by how
-            many spikes come in; plain for very little work). It never changes a bit.
+            many spikes come in; plain for a few steps of small layers). It never changes a bit.
         threads: at most so many; default the processors this process may use.
         memory_bytes: limit for the whole process, what it holds already included; default 1 GiB for the simulator's
             own arrays.
@@ -105,16 +108,6 @@ class Simulator:
                 raise UsageError(f"method {method} needs numba; install gascnn[fast], or use method plain")
             self._method = "plain"
         check_runnable(network)
-        if self._method != "plain":
-            from gascnn.hardware.simulator.layout import LayerLayout
-
-            largest = [1] * network.depth
-            if network.input_bits and network.input.neuron is None:
-                largest[0] = 2**network.input_bits - 1
-            self._layouts = [
-                LayerLayout(layer, network.input_of(k), largest[k], layer_label(network, k))
-                for k, layer in enumerate(network.layers)
-            ]
 
     def run(
         self,
@@ -132,12 +125,33 @@ class Simulator:
         if not 0 <= skip < inputs.shape[1]:
             raise UsageError(f"skip_steps is {skip}; it must be 0..{inputs.shape[1] - 1} for {inputs.shape[1]} steps")
         told = progress or _silent
-        small = len(inputs) * (inputs.shape[1] + network.depth) * network.neurons < _SMALL_WORK
-        if self._method == "plain" or (self._method == "auto" and small):
+        if self._method == "plain" or (self._method == "auto" and not self._kernels_pay(*inputs.shape[:2])):
             return self._plain(inputs, record == "spikes", skip, told)
         from gascnn.hardware.simulator.job import Job
 
         return self._fast(Job(network, inputs, record == "spikes", skip), told)
+
+    @cached_property
+    def _layouts(self) -> list[LayerLayout]:
+        from gascnn.hardware.simulator.layout import LayerLayout
+
+        network = self._network
+        largest = [1] * network.depth
+        if network.input_bits and network.input.neuron is None:
+            largest[0] = 2**network.input_bits - 1
+        return [
+            LayerLayout(layer, network.input_of(k), largest[k], layer_label(network, k))
+            for k, layer in enumerate(network.layers)
+        ]
+
+    def _kernels_pay(self, images: int, steps: int) -> bool:
+        """Whether the kernels win back what they cost; layers that only the plain version runs win nothing."""
+        network, total = self._network, steps + self._network.depth
+        layers = [layer for k, layer in enumerate(network.layers) if not plain_only(layer, network.input_of(k))]
+        updates = images * total * sum(math.prod(layer.shape) for layer in layers)
+        inputs = images * total * math.prod(network.input_shape)
+        won = len(layers) * total / _STEPS_A_LAYER + updates / _UPDATES_A_LAYER
+        return won >= 1 + network.depth + inputs / _INPUTS_A_LAYER
 
     def _plain(self, inputs: npt.NDArray[np.uint8], keep: bool, skip: int, progress: Progress) -> RunResult:
         total = inputs.shape[1] + self._network.depth
@@ -228,7 +242,7 @@ class Simulator:
             padded = np.zeros((len(given), job.total, *given.shape[2:]), dtype=given.dtype)
             padded[:, : given.shape[1]] = given
             given = run_input_neurons(self._network, padded).view(np.uint8)
-        if self._layouts[0].largest_input > 1:
+        if self._layouts[0].stepwise or not self._layouts[0].takes_events:
             return given
         channels = given.shape[2]
         return events_of(given.reshape(*given.shape[:2], channels, self._layouts[0].pixels_in))

@@ -13,9 +13,6 @@ from gascnn.hardware.simulator.vectors import LANES
 BLOCK = 2 * LANES
 """Channels that are computed together."""
 
-CHANNELS_MAX = 1 << 16
-"""An event has 16 bits for its channel and 16 for its step."""
-
 _compiled = numba.njit(nogil=True, cache=True)
 
 
@@ -26,7 +23,7 @@ class EventList:
     Attributes:
         images, pixels, channels: of the layer; a dense one has one pixel.
         start, stop: int64, (image, pixel, block of channels) flat: where that block's events are.
-        events: uint32, ``channel << 16 | step``, steps counted from the window's first.
+        events: uint32, ``channel << 16 | step`` (16 bits each), steps counted from the window's first.
     """
 
     images: int

@@ -9,10 +9,11 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from gascnn.hardware.simulator.events import BLOCK, CHANNELS_MAX, blocks_of
+from gascnn.hardware.simulator.events import BLOCK, blocks_of
 from gascnn.hardware.simulator.kernels import Geometry, Synapses
 from gascnn.hardware.simulator.membrane import General, Inhibited, Integrating, Neurons
-from gascnn.hardware.simulator.synapse import ConvSynapse, DenseSynapse, dense_synapses, sums_bound
+from gascnn.hardware.simulator.plain import plain_only
+from gascnn.hardware.simulator.synapse import ConvSynapse, DenseSynapse, sums_bound
 from gascnn.hardware.simulator.vectors import LANES
 from gascnn.toolkit.lowering.limits import (
     CONV_ACCUMULATOR_BITS,
@@ -56,11 +57,8 @@ class LayerLayout:
 
     @property
     def stepwise(self) -> bool:
-        """Whether only the plain version runs it: synaptic delays, recurrence, or more inputs than events can name."""
-        if isinstance(self.layer, ConvLayer):
-            return max(self.before[0], self.layer.shape[0]) > CHANNELS_MAX
-        wide = max(self.before[0], self.layer.shape[0]) > CHANNELS_MAX
-        return wide or self.layer.delay is not None or self.layer.weight_rec is not None
+        """Whether only the plain version runs it."""
+        return plain_only(self.layer, self.before)
 
     @property
     def takes_events(self) -> bool:
@@ -188,7 +186,8 @@ class LayerLayout:
         """Sums of whole frames; for layers without delays."""
         if isinstance(self.layer, ConvLayer):
             return ConvSynapse(self.layer, self.largest_input, self.label)
-        return dense_synapses(self.layer, self.largest_input, self.label)[0]
+        kernel, shift = self._kernel
+        return DenseSynapse(kernel.reshape(len(kernel), -1), shift, self.largest_input, self.label)
 
     @property
     def frame_elements(self) -> int:
@@ -220,23 +219,25 @@ def partial_sum_groups(kernel: npt.NDArray[np.int64]) -> npt.NDArray[np.int64] |
         The group of each (tap, block of input channels), in the order of addition; None where one of them alone may
         leave int16.
     """
-    outputs, channels, taps = kernel.shape
-    blocks = blocks_of(channels)
-    padded = np.zeros((outputs, blocks * BLOCK, taps), dtype=np.int64)
-    padded[:, :channels] = kernel
-    units = padded.reshape(outputs, blocks, BLOCK, taps).transpose(3, 1, 0, 2).reshape(taps * blocks, outputs, BLOCK)
-    rising, falling = np.maximum(units, 0).sum(axis=2), np.minimum(units, 0).sum(axis=2)
-    group = np.zeros(len(units), dtype=np.int64)
-    high, low = np.zeros(outputs, dtype=np.int64), np.zeros(outputs, dtype=np.int64)
-    for index, (up, down) in enumerate(zip(rising, falling, strict=True)):
-        if up.max() > _INT16_MAX or down.min() < -_INT16_MAX:
+    high, low = _running_sums(np.maximum(kernel, 0)), _running_sums(np.minimum(kernel, 0))
+    units = len(high) - 1
+    group = np.zeros(units, dtype=np.int64)
+    first = 0
+    while first < units:
+        group[first:] += first > 0
+        reach = np.maximum((high[first + 1 :] - high[first]).max(axis=1), (low[first] - low[first + 1 :]).max(axis=1))
+        fitting = int(np.searchsorted(reach, _INT16_MAX, side="right"))
+        if not fitting:
             return None
-        group[index] = group[index - 1] if index else 0
-        if (high + up).max() > _INT16_MAX or (low + down).min() < -_INT16_MAX:
-            group[index] += 1
-            high, low = np.zeros_like(high), np.zeros_like(low)
-        high, low = high + up, low + down
+        first += fitting
     return group
+
+
+def _running_sums(kernel: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """(1 + unit, N): sums over the first units, a unit being a tap of a block of input channels."""
+    blocks = np.add.reduceat(kernel, np.arange(0, kernel.shape[1], BLOCK), axis=1)
+    units = blocks.transpose(2, 1, 0).reshape(-1, len(kernel))
+    return np.concatenate((np.zeros_like(units[:1]), units.cumsum(axis=0)))
 
 
 def aligned(array: npt.NDArray[Integer]) -> npt.NDArray[Integer]:

@@ -16,12 +16,21 @@ from gascnn.hardware.result import RunResult
 from gascnn.hardware.simulator.neuron import Population
 from gascnn.hardware.simulator.synapse import ConvSynapse, dense_synapses, recurrent_synapse
 from gascnn.toolkit.lowering.limits import STATE_SHIFT
-from gascnn.toolkit.lowering.network import ConvLayer, NetxNetwork, Reset, SynapticLayer, layer_label
+from gascnn.toolkit.lowering.network import ConvLayer, DenseLayer, NetxNetwork, Reset, SynapticLayer, layer_label
 
 Spikes = npt.NDArray[np.generic]
 Current = Callable[[Spikes, int, int], npt.NDArray[np.int32]]
 
 _STEPS_AT_ONCE = 16
+
+_EVENT_CHANNELS_MAX = 1 << 16
+"""Channels that the events of the fast version can name."""
+
+
+def plain_only(layer: SynapticLayer, before: tuple[int, ...]) -> bool:
+    """Whether the kernels leave a layer with input of shape ``before`` out: delays, recurrence, too many channels."""
+    wide = max(before[0], layer.shape[0]) > _EVENT_CHANNELS_MAX
+    return wide or (isinstance(layer, DenseLayer) and (layer.delay is not None or layer.weight_rec is not None))
 
 
 def bytes_an_image(network: NetxNetwork, steps: int) -> int:

@@ -44,7 +44,7 @@ def assert_equal_to_plain(network, spikes, **way):
 
 @pytest.fixture(autouse=True)
 def _no_work_is_too_small(monkeypatch):
-    monkeypatch.setattr(engine, "_SMALL_WORK", 0)
+    monkeypatch.setattr(engine, "_STEPS_A_LAYER", 0.01)
 
 
 @pytest.fixture
@@ -82,13 +82,20 @@ def test_methods_use_their_kernels(methods_used):
     assert methods_used == []
 
 
-def test_very_little_work_goes_the_plain_way(methods_used, monkeypatch):
-    network, spikes = small_network(), random_spikes((1, 4, 3, 6, 6))
-    monkeypatch.setattr(engine, "_SMALL_WORK", 6 * network.neurons + 1)
-    simulate(network, spikes)
-    assert methods_used == []
-    simulate(network, np.repeat(spikes, 2, axis=0))
-    assert methods_used
+@pytest.mark.parametrize(
+    ("images", "steps", "kernels"), [(1, 4, False), (1, 40, True), (60, 4, True)], ids=["little", "long", "many"]
+)
+def test_a_few_steps_of_small_layers_go_the_plain_way(images, steps, kernels, methods_used, monkeypatch):
+    monkeypatch.setattr(engine, "_STEPS_A_LAYER", 16)
+    simulate(small_network(), random_spikes((images, steps, 3, 6, 6)))
+    assert bool(methods_used) == kernels
+
+
+def test_a_network_of_delayed_layers_goes_the_plain_way(monkeypatch):
+    delayed = DenseLayer((5,), np.full((5, 4), 60), CubaNeuron(np.array(30)), delay=np.ones((5, 4), dtype=int))
+    network, spikes = NetxNetwork(InputLayer((4,)), (delayed,)), random_spikes((200, 90, 4))
+    monkeypatch.setattr(Simulator, "_fast", lambda *_: pytest.fail("laid out for kernels that nothing runs"))
+    assert simulate(network, spikes).counts[0].any()
 
 
 def test_frames_that_stay_the_same_are_summed_once(monkeypatch):

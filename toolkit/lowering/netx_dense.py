@@ -58,7 +58,7 @@ def effective_dense(layer: DenseLayer, label: str) -> EffectiveDense:
     shift, signed = _netx_shift(stored, label)
     used_bits = 8 - shift - (_trailing_zeros(stored) - signed)
     encoded = [_dense_encoding(part, shift, used_bits, label) for part in parts]
-    if not any(np.any(part % (1 << shift)) for part in encoded):
+    if not any(np.any(part & (1 << shift) - 1) for part in encoded):
         encoded, shift = [part >> shift for part in encoded], 0
     return EffectiveDense(encoded[0], encoded[1] if len(encoded) > 1 else None, shift)
 
@@ -84,10 +84,8 @@ def _netx_shift(weight: IntMatrix, label: str) -> tuple[int, int]:
 
 def _trailing_zeros(weight: IntMatrix) -> int:
     """Largest n <= 8 with every weight a multiple of 2^n (0 if even n = 1 leaves a rest)."""
-    for n in range(8, 0, -1):
-        if not np.any(weight % (1 << n)):
-            return n
-    return 0
+    low_bits = int(np.bitwise_or.reduce(weight, axis=None)) & 0xFF | 0x100
+    return (low_bits & -low_bits).bit_length() - 1
 
 
 def _dense_encoding(weight: IntMatrix, shift: int, used_bits: int, label: str) -> IntMatrix:
