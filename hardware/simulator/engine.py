@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from gascnn.hardware.simulator.events import EventList
     from gascnn.hardware.simulator.job import Job
     from gascnn.hardware.simulator.layers import LayerRun
+    from gascnn.hardware.simulator.layout import LayerLayout
     from gascnn.hardware.simulator.memory import Plan
 
 METHODS = ("auto", "events", "dense", "plain")
@@ -34,8 +35,8 @@ _PLAIN_BYTES = 768 << 20
 """What the plain version's arrays of one batch may take where no limit is given."""
 
 _STEPS_A_LAYER, _UPDATES_A_LAYER, _INPUTS_A_LAYER = 16, 25_000, 140_000
-"""What pays for laying out a layer and calling its kernels: so many steps, or so many updates of its neurons; sorting so
-many inputs costs as much again. Fitted to both versions' times on networks of the fidelity suite
+"""What pays for laying out a layer and calling its kernels: so many steps, or so many updates of its neurons; sorting
+so many inputs costs as much again. Fitted to both versions' times on networks of the fidelity suite
 (``docs/simulator.md``)."""
 
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from gascnn.hardware.simulator.events import BLOCK, blocks_of
+from gascnn.hardware.simulator.events import BLOCK
 from gascnn.hardware.simulator.kernels import Geometry, Synapses
 from gascnn.hardware.simulator.membrane import General, Inhibited, Integrating, Neurons
 from gascnn.hardware.simulator.plain import plain_only

@@ -33,7 +33,8 @@ def main() -> int:
         kernels = takes_kernels(case)
         simulated(case, PLAIN)
         times = [pair(case, swap=bool(number % 2)) for number in range(options.rounds)]
-        found[kernels].append((median(auto / plain for auto, plain in times), seed, median(plain for _, plain in times)))
+        ratio = median(auto / plain for auto, plain in times)
+        found[kernels].append((ratio, seed, median(plain for _, plain in times)))
     for kernels, rows in found.items():
         show("kernels" if kernels else "simple version", sorted(rows))
     return 0
