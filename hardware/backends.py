@@ -203,14 +203,7 @@ def run_batches(
     Raises:
         As :func:`run_images`; UsageError also if both or neither of images and spikes are given.
     """
-    if (images is None) == (spikes is None):
-        raise UsageError("give either images or spikes")
-    if batch_size < 1:
-        raise UsageError(f"batch size is {batch_size}; it must be at least 1")
-    if images is not None:
-        check_image_shape(file.network, images)
-    given = images if images is not None else spikes
-    assert given is not None
+    given = checked_input(file.network, images, spikes, batch_size)
     run = _runner(file, backend, record, method=method, threads=threads, memory_bytes=memory_bytes)
     size = len(given) if backend != "sim" else batch_size
     if memory_bytes is not None:
@@ -268,6 +261,28 @@ def _images_within(memory_bytes: int, network: NetxNetwork, steps: int) -> int:
 
 def _shifted(progress: Progress, start: int) -> Progress:
     return lambda done: progress(start + done)
+
+
+def checked_input(
+    network: NetxNetwork,
+    images: npt.NDArray[np.uint8] | None,
+    spikes: npt.NDArray[np.generic] | None,
+    batch_size: int,
+) -> npt.NDArray[np.generic]:
+    """Whichever of images and spikes was given.
+
+    Raises:
+        UsageError: both or neither are given, or a batch size below 1.
+        DataError: images the network does not take.
+    """
+    if batch_size < 1:
+        raise UsageError(f"batch size is {batch_size}; it must be at least 1")
+    if images is not None and spikes is None:
+        check_image_shape(network, images)
+        return images
+    if spikes is None or images is not None:
+        raise UsageError("give either images or spikes")
+    return spikes
 
 
 def check_image_shape(network: NetxNetwork, images: npt.NDArray[np.uint8]) -> None:

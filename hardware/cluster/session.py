@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from gascnn.hardware.backends import NetxFile, check_image_shape
+from gascnn.hardware.backends import NetxFile, checked_input
 from gascnn.hardware.cluster.connection import connect, quiet_client
 from gascnn.hardware.cluster.worker import Answer, Job, Packed, Piece, Refusal, Wanted, run_piece, software
 from gascnn.hardware.inputs import checked_spikes
 from gascnn.hardware.result import RunResult, concatenate
 from gascnn.hardware.summary import RunSummary, join
 from gascnn.toolkit import errors
-from gascnn.toolkit.errors import BackendError, DataError, FormatError, UsageError, first_line
+from gascnn.toolkit.errors import BackendError, DataError, FormatError, first_line
 
 if TYPE_CHECKING:
     from distributed import Future
@@ -154,14 +154,7 @@ class Cluster:
         **options: Any,
     ) -> list[Answer]:
         """The pieces' answers, in order."""
-        if (images is None) == (spikes is None):
-            raise UsageError("give either images or spikes")
-        if batch_size < 1:
-            raise UsageError(f"batch size is {batch_size}; it must be at least 1")
-        if images is not None:
-            check_image_shape(file.network, images)
-        given = images if images is not None else spikes
-        assert given is not None
+        given = checked_input(file.network, images, spikes, batch_size)
         if not len(given):
             raise DataError("no images to run; give at least one")
         job = Job(
