@@ -61,7 +61,7 @@ def check_peers_can_follow(network: NetxNetwork) -> None:
     if network.reset != "zero" or network.input_bits or network.input.neuron is not None:
         raise UsageError("the peers take spikes and reset to zero; this network has another reset or another input")
     for index, layer in enumerate(network.layers):
-        neuron, label = layer.neuron, layer_label(network, index)
+        neuron, label = layer.cuba, layer_label(network, index)
         odd = {
             "biases": layer.bias is not None and bool(np.any(layer.bias)),
             "a current that does not decay at once": bool(np.any(neuron.current_decay != DECAY_UNITY)),

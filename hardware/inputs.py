@@ -10,10 +10,18 @@ from gascnn.toolkit.lowering.limits import (
     DECAY_UNITY,
     DELAY_MAX,
     MESSAGE_BITS_MAX,
+    SIGMA_DELTA_SHIFT,
     STATE_LIMIT,
     STATE_LIMIT_WEIGHT_UNITS,
 )
-from gascnn.toolkit.lowering.network import CubaNeuron, DenseLayer, NetxNetwork, SynapticLayer, layer_label
+from gascnn.toolkit.lowering.network import (
+    DenseLayer,
+    NetxNetwork,
+    Neuron,
+    SigmaDeltaNeuron,
+    SynapticLayer,
+    layer_label,
+)
 from gascnn.toolkit.lowering.rules import check_structure
 
 
@@ -25,7 +33,8 @@ def checked_spikes(
     Args:
         network: gives the shape, the constant channels and whether integers are allowed.
         spikes: (image, step, ...); the constant channels may be left out and are then added, always on.
-        steps: T; fewer steps than given are cut off, missing ones are silent.
+        steps: T; fewer steps than given are cut off; missing ones are silent, or, where input neurons send changes,
+            the last one again.
 
     Raises:
         UsageError: ``steps`` is below 1.
@@ -53,7 +62,9 @@ def checked_spikes(
         result[:, :filled] = values[:, :filled]
     else:
         result[:, :filled, : bare[0]] = values[:, :filled]
-        result[:, :, bare[0] :] = 2**network.input_bits - 1 if network.input_bits else 1
+        result[:, :, bare[0] :] = network.constant_level
+    if network.holds_input:
+        result[:, filled:] = result[:, filled - 1 : filled]
     return result
 
 
@@ -72,7 +83,7 @@ def check_runnable(network: NetxNetwork) -> None:
         raise LimitError(f"input_bits is {network.input_bits}; it must be 0..{MESSAGE_BITS_MAX}")
     if network.input.neuron is not None:
         _check_neuron(network.input.neuron, "the input's neurons")
-        for value in (network.input.neuron.threshold, *_decays(network.input.neuron).values()):
+        for value in _parameters(network.input.neuron).values():
             if np.shape(value) not in ((), network.input_shape[:1]):
                 raise LimitError(
                     f"a parameter of the input's neurons has shape {np.shape(value)}; expected one a channel"
@@ -83,16 +94,22 @@ def check_runnable(network: NetxNetwork) -> None:
         _check_synapses(layer, label)
 
 
-def _decays(neuron: CubaNeuron) -> dict[str, npt.NDArray[np.integer]]:
-    return {"iDecay": neuron.current_decay, "vDecay": neuron.voltage_decay}
+def _parameters(neuron: Neuron) -> dict[str, npt.NDArray[np.integer]]:
+    if isinstance(neuron, SigmaDeltaNeuron):
+        return {"threshold": neuron.threshold}
+    return {"threshold": neuron.threshold, "iDecay": neuron.current_decay, "vDecay": neuron.voltage_decay}
 
 
-def _check_neuron(neuron: CubaNeuron, label: str) -> None:
-    for name, value in _decays(neuron).items():
-        if np.min(value) < 0 or np.max(value) > DECAY_UNITY:
+def _check_neuron(neuron: Neuron, label: str) -> None:
+    for name, value in _parameters(neuron).items():
+        if name != "threshold" and (np.min(value) < 0 or np.max(value) > DECAY_UNITY):
             raise LimitError(f"{label}: {name} {np.min(value)}..{np.max(value)}; 0..{DECAY_UNITY}; correct it")
     low, high, most = int(np.min(neuron.threshold)), int(np.max(neuron.threshold)), STATE_LIMIT_WEIGHT_UNITS + 1
-    if low < -most or high > most:
+    if isinstance(neuron, SigmaDeltaNeuron):
+        most = (2**31 - 1) >> SIGMA_DELTA_SHIFT
+        if low < 0 or high > most:
+            raise LimitError(f"{label}: threshold {low}..{high}; 0..{most}, which Lava holds in 32 bits; use that")
+    elif low < -most or high > most:
         raise LimitError(f"{label}: threshold {low}..{high}; +-{most}, which always or never spikes; use that")
 
 

@@ -26,6 +26,12 @@ class RunResult:
         spikes: one bool array a synaptic layer, (image, T + K, ...), unshifted, or None if only counts were asked.
         wraps: how often the 24-bit current ``u`` wrapped, one number a synaptic layer; None where a backend cannot
             tell.
+        messages: of a sigma-delta network, in the place of spikes 0/1: one int32 array a synaptic layer,
+            (image, T + K, ...).
+
+    In a sigma-delta network a spike is a message that is not 0; its read-out is the last layer's sum at the end: the
+    ``output_membrane``, in 1/4096 activations; ``output_counts`` are 0. ``wraps`` counts messages beyond 16 bits and
+    sums beyond 24.
     """
 
     steps: int
@@ -34,6 +40,7 @@ class RunResult:
     output_membrane: npt.NDArray[np.int64]
     spikes: list[npt.NDArray[np.bool_]] | None = None
     wraps: list[int] | None = None
+    messages: list[npt.NDArray[np.int32]] | None = None
 
     @property
     def images(self) -> int:
@@ -45,8 +52,15 @@ class RunResult:
         return predict(self.output_counts, self.output_membrane)
 
     def scores(self) -> npt.NDArray[np.float64]:
-        """(image, class) firing rates of the output neurons, 0..1."""
-        return self.output_counts / max(self.steps, 1)
+        """(image, class) firing rates of the output neurons, 0..1; where none spikes, their membrane potentials."""
+        return class_scores(self.output_counts, self.output_membrane, self.steps)
+
+
+def class_scores(
+    counts: npt.NDArray[np.integer], membrane: npt.NDArray[np.integer], steps: int
+) -> npt.NDArray[np.float64]:
+    """Scores a row: spikes a step, or membrane potentials in a run in which no output neuron spikes at all."""
+    return counts / max(steps, 1) if counts.any() else membrane.astype(np.float64)
 
 
 def population_rates(network: NetxNetwork, counts: Sequence[npt.NDArray[np.integer]], steps: int) -> list[float]:
@@ -83,6 +97,7 @@ def concatenate(results: Sequence[RunResult]) -> RunResult:
     """Join the results of several batches of the same run, in order."""
     first = results[0]
     spikes = [r.spikes for r in results if r.spikes is not None]
+    messages = [r.messages for r in results if r.messages is not None]
     wraps = [r.wraps for r in results if r.wraps is not None]
     return RunResult(
         steps=first.steps,
@@ -91,4 +106,5 @@ def concatenate(results: Sequence[RunResult]) -> RunResult:
         output_membrane=np.concatenate([r.output_membrane for r in results]),
         spikes=[np.concatenate(layers) for layers in zip(*spikes, strict=True)] if spikes else None,
         wraps=[sum(layer) for layer in zip(*wraps, strict=True)] if wraps else None,
+        messages=[np.concatenate(layers) for layers in zip(*messages, strict=True)] if messages else None,
     )

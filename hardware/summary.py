@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from gascnn.hardware.result import RunResult, population_rates, predict
+from gascnn.hardware.result import RunResult, class_scores, population_rates, predict
 from gascnn.toolkit.lowering.network import NetxNetwork
 
 
@@ -39,8 +39,8 @@ class RunSummary:
         return predict(self.output_counts, self.output_membrane)
 
     def scores(self) -> npt.NDArray[np.float64]:
-        """(image, class) firing rates of the output neurons, 0..1."""
-        return self.output_counts / max(self.steps, 1)
+        """(image, class), as :meth:`gascnn.hardware.result.RunResult.scores`."""
+        return class_scores(self.output_counts, self.output_membrane, self.steps)
 
     def rates(self, network: NetxNetwork) -> list[float]:
         """Mean spikes a neuron and input step, as :func:`gascnn.hardware.result.population_rates`."""

@@ -21,23 +21,28 @@ class Difference:
         layer: as named in the spike files.
         image, step: 0-based.
         neuron: index in the layer, (C, H, W) or (N,).
-        expected, found: the reference's spike and the backend's.
+        expected, found: the reference's spike and the backend's; of a sigma-delta network the messages.
     """
 
     layer: str
     image: int
     step: int
     neuron: tuple[int, ...]
-    expected: bool
-    found: bool
+    expected: bool | int
+    found: bool | int
 
     def __str__(self) -> str:
         """In words."""
-        says = {True: "a spike", False: "no spike"}
         return (
             f"{self.layer}, image {self.image}, step {self.step}, neuron {self.neuron}: "
-            f"{says[self.found]} where the simulator has {says[self.expected]}"
+            f"{_words(self.found)} where the simulator has {_words(self.expected)}"
         )
+
+
+def _words(sent: bool | int) -> str:
+    if isinstance(sent, bool):
+        return "a spike" if sent else "no spike"
+    return f"message {sent}"
 
 
 @dataclass(frozen=True)
@@ -102,7 +107,7 @@ class Verification:
 
 
 def compare(network: NetxNetwork, expected: RunResult, found: RunResult, problems: Sequence[str] = ()) -> Verification:
-    """Compare all spikes and the read-out of two runs of the same input.
+    """Compare all spikes (or messages) and the read-out of two runs of the same input.
 
     Args:
         network: what was run.
@@ -117,13 +122,16 @@ def compare(network: NetxNetwork, expected: RunResult, found: RunResult, problem
         raise ValueError("both runs must record their spikes")
     if [s.shape for s in expected.spikes] != [s.shape for s in found.spikes]:
         raise ValueError("the runs differ in images, steps or layers")
+    if (expected.messages is None) != (found.messages is None):
+        raise ValueError("only one of the runs has graded messages")
     layers, firsts = [], []
-    for index, (left, right) in enumerate(zip(expected.spikes, found.spikes, strict=True)):
+    sent = zip(expected.messages or expected.spikes, found.messages or found.spikes, strict=True)
+    for index, (left, right) in enumerate(sent):
         differs = left != right
         count = int(np.count_nonzero(differs))
         if count:
-            firsts.append(_first(differs, left, layer_label(network, index)))
-        layers.append(_check(network, index, left, expected.steps, count))
+            firsts.append(_first(differs, left, right, layer_label(network, index)))
+        layers.append(_check(network, index, left != 0, expected.steps, count))
     equal = np.array_equal(expected.output_counts, found.output_counts) and np.array_equal(
         expected.output_membrane, found.output_membrane
     )
@@ -137,11 +145,12 @@ def compare(network: NetxNetwork, expected: RunResult, found: RunResult, problem
     )
 
 
-def _first(differs: npt.NDArray[np.bool_], left: npt.NDArray[np.bool_], label: str) -> Difference:
+def _first(
+    differs: npt.NDArray[np.bool_], left: npt.NDArray[np.generic], right: npt.NDArray[np.generic], label: str
+) -> Difference:
     where = np.unravel_index(int(np.argmax(differs)), differs.shape)
     image, step, *neuron = (int(i) for i in where)
-    expected = bool(left[where])
-    return Difference(label, image, step, tuple(neuron), expected, not expected)
+    return Difference(label, image, step, tuple(neuron), left[where].item(), right[where].item())
 
 
 def _check(network: NetxNetwork, index: int, spikes: npt.NDArray[np.bool_], steps: int, differences: int) -> LayerCheck:

@@ -19,7 +19,7 @@ class SpikingOutput:
     """What a run gives.
 
     Attributes:
-        counts: (image, class) spikes of the output population over the read-out steps.
+        counts: (image, class) spikes of the output population over the read-out steps; 0 without a reset.
         membrane: (image, class) its membrane potential at the end.
         rates: mean spikes a neuron and step of every population.
     """
@@ -44,7 +44,8 @@ class SpikingNetwork(nn.Module):
         graph: NIR with Input, Output, Conv2d, Linear, Affine, Scale, AvgPool2d, SumPool2d, Flatten, IF, LIF and
             CubaLIF nodes; edges into one node add up.
         order: node names, each behind all that feed it, the output last.
-        reset: ``zero`` or ``subtract``.
+        reset: ``zero``, ``subtract``, or ``none`` where neurons stand for ReLUs, to become sigma-delta neurons: they
+            give their activation, and the output population its input.
         dt: length of a step for leaky neurons.
 
     Raises:
@@ -54,8 +55,8 @@ class SpikingNetwork(nn.Module):
 
     def __init__(self, graph: nir.NIRGraph, order: list[str], reset: str, dt: float = 1.0) -> None:
         super().__init__()
-        if reset not in ("zero", "subtract"):
-            raise ValueError(f"reset is {reset!r}; it must be 'zero' or 'subtract'")
+        if reset not in ("zero", "subtract", "none"):
+            raise ValueError(f"reset is {reset!r}; it must be 'zero', 'subtract' or 'none'")
         self.reset, self.dt = reset, dt
         self._order = [(name, graph.nodes[name]) for name in order]
         self._incoming: dict[str, list[str]] = {name: [] for name in graph.nodes}
@@ -85,14 +86,21 @@ class SpikingNetwork(nn.Module):
         membranes: dict[str, Tensor] = {}
         left = {name: sum(name in sources for sources in self._incoming.values()) for name in self._incoming}
         rates: dict[str, float] = {}
+        read_out = self._incoming[self._order[-1][0]][0]
         for name, node in self._order:
             if isinstance(node, nir.Input):
                 signals[name] = spikes.flatten(0, 1)
                 continue
             value = sum((signals[s] for s in self._incoming[name][1:]), signals[self._incoming[name][0]])
             if isinstance(node, _NEURONS):
-                value, membranes[name] = self._neurons(node, value.view(images, steps, *value.shape[1:]))
-                rates[name] = float(value.mean())
+                value = value.view(images, steps, *value.shape[1:])
+                if self.reset == "none":
+                    value = value * _per_neuron(node.r, value.shape[2:])
+                    value = value if name == read_out else value.relu()
+                    membranes[name] = value[:, -1]
+                else:
+                    value, membranes[name] = self._neurons(node, value)
+                rates[name] = float((value != 0).float().mean())
                 value = value.flatten(0, 1)
             elif not isinstance(node, nir.Output):
                 value = _linear(node, value)
@@ -101,8 +109,9 @@ class SpikingNetwork(nn.Module):
                 left[source] -= 1
                 if not left[source]:
                     del signals[source]
+        membrane = membranes[read_out].flatten(1)
         counts = value.view(images, steps, -1)[:, skip_steps:].sum(1)
-        return SpikingOutput(counts, membranes[self._incoming[name][0]].flatten(1), rates)
+        return SpikingOutput(torch.zeros_like(membrane) if self.reset == "none" else counts, membrane, rates)
 
     def _neurons(self, node: nir.IF | nir.LIF | nir.CubaLIF, current: Tensor) -> tuple[Tensor, Tensor]:
         """``v[t] = keep v[t-1] + gain current[t]``; spike where v exceeds the threshold; reset.

@@ -2,7 +2,7 @@
 
 ``model.json`` says what the network is, what images it takes, its classes, its measured figures and where it came
 from; the tensors are in safetensors, under the names of a PyTorch ``state_dict`` (``kind`` ``ann``) or of a NIR
-graph's nodes (``kind`` ``snn``).
+graph's nodes (``kind`` ``snn``). ``statistics.safetensors``, if it is there, is named in ``model.json`` too.
 """
 
 from __future__ import annotations
@@ -21,7 +21,21 @@ from gascnn.toolkit.files import atomic_folder, sha256_file
 from gascnn.toolkit.framing import FRAMINGS
 
 SCHEMA = 1
-MODEL_FILE, WEIGHTS_FILE = "model.json", "weights.safetensors"
+MODEL_FILE, WEIGHTS_FILE, STATISTICS_FILE = "model.json", "weights.safetensors", "statistics.safetensors"
+
+
+@dataclass(frozen=True, eq=False)
+class Statistics:
+    """Aggregates of a network's activations on its training images, by which it can be converted without them.
+
+    Attributes:
+        tensors: one number a channel each, under ``population.quantity``; see
+            :mod:`gascnn.toolkit.conversion.statistics`.
+        record: which percentiles, of how many images of what; plain values.
+    """
+
+    tensors: dict[str, npt.NDArray[np.generic]] = field(repr=False)
+    record: dict[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +53,7 @@ class Bundle:
         framing: what part of an image it was trained on; see :mod:`gascnn.toolkit.framing`.
         metrics: measured figures, each with the data it was measured on.
         provenance: data set, options, seeds, versions.
+        statistics: of its activations, if they were saved with it.
     """
 
     kind: Literal["ann", "snn"]
@@ -50,6 +65,7 @@ class Bundle:
     framing: str = "whole"
     metrics: dict[str, Any] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
+    statistics: Statistics | None = None
 
 
 def is_bundle(path: str | os.PathLike[str]) -> bool:
@@ -80,35 +96,31 @@ def save_bundle(bundle: Bundle, path: str | os.PathLike[str]) -> None:
             "provenance": bundle.provenance,
             "weights_sha256": sha256_file(folder / WEIGHTS_FILE),
         }
+        if bundle.statistics is not None:
+            tensors = {k: np.asarray(v, order="C") for k, v in bundle.statistics.tensors.items()}
+            (folder / STATISTICS_FILE).write_bytes(save(tensors))
+            digest = sha256_file(folder / STATISTICS_FILE)
+            description["statistics"] = {**bundle.statistics.record, "sha256": digest}
         text = json.dumps(description, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
         (folder / MODEL_FILE).write_text(text, encoding="utf-8")
 
 
 def load_bundle(path: str | os.PathLike[str]) -> Bundle:
-    """Read a bundle and check that its two files belong together.
+    """Read a bundle and check that its files belong together.
 
     Raises:
         FormatError: not a bundle, another schema, a field missing or of the wrong kind, weights that do not match.
     """
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
     folder = Path(path)
     if not is_bundle(folder):
         raise FormatError(f"{folder}: no bundle there (a folder with {MODEL_FILE}); train one with 'gascnn train'")
     values = _read_description(folder / MODEL_FILE)
-    weights = folder / WEIGHTS_FILE
-    if not weights.is_file():
-        raise FormatError(f"{folder}: {WEIGHTS_FILE} is missing; the bundle is incomplete")
-    if sha256_file(weights) != values["weights_sha256"]:
-        raise FormatError(f"{weights}: not the weights {MODEL_FILE} was written with (their SHA-256 differs)")
-    try:
-        tensors = load_file(weights)
-    except (SafetensorError, ValueError, KeyError) as error:
-        raise FormatError(f"{weights}: not a safetensors file ({error})") from error
-    bad = [name for name, value in tensors.items() if value.dtype.kind == "f" and not np.all(np.isfinite(value))]
-    if bad:
-        raise FormatError(f"{weights}: {bad[0]} holds NaN or infinity; train again")
+    tensors = _read_tensors(folder, WEIGHTS_FILE, values["weights_sha256"], "weights")
+    statistics = None
+    if "statistics" in values:
+        record = {name: value for name, value in values["statistics"].items() if name != "sha256"}
+        expected = values["statistics"].get("sha256")
+        statistics = Statistics(_read_tensors(folder, STATISTICS_FILE, expected, "statistics"), record)
     channels, height, width = values["image_shape"]
     return Bundle(
         kind=values["kind"],
@@ -120,7 +132,27 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
         framing=values["framing"],
         metrics=values["metrics"],
         provenance=values["provenance"],
+        statistics=statistics,
     )
+
+
+def _read_tensors(folder: Path, name: str, expected: str, what: str) -> dict[str, npt.NDArray[np.generic]]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    path = folder / name
+    if not path.is_file():
+        raise FormatError(f"{folder}: {name} is missing; the bundle is incomplete")
+    if sha256_file(path) != expected:
+        raise FormatError(f"{path}: not the {what} {MODEL_FILE} was written with (their SHA-256 differs)")
+    try:
+        tensors: dict[str, npt.NDArray[np.generic]] = load_file(path)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise FormatError(f"{path}: not a safetensors file ({error})") from error
+    bad = [name for name, value in tensors.items() if value.dtype.kind == "f" and not np.all(np.isfinite(value))]
+    if bad:
+        raise FormatError(f"{path}: {bad[0]} holds NaN or infinity; train again")
+    return tensors
 
 
 def _read_description(path: Path) -> dict[str, Any]:
@@ -141,6 +173,7 @@ def _read_description(path: Path) -> dict[str, Any]:
         "metrics": isinstance(values.get("metrics"), dict),
         "provenance": isinstance(values.get("provenance"), dict),
         "weights_sha256": isinstance(values.get("weights_sha256"), str),
+        "statistics": isinstance(values.get("statistics", {}), dict),
     }
     wrong = [name for name, good in checks.items() if not good]
     if wrong:

@@ -13,10 +13,11 @@ import h5py
 import numpy as np
 
 from gascnn.exporters.netx.fields import Fields
+from gascnn.exporters.netx.neurons import read_neuron
 from gascnn.exporters.netx.write import FORMAT
 from gascnn.toolkit.errors import FormatError, UsageError, first_line
 from gascnn.toolkit.lowering.deployment import Deployment
-from gascnn.toolkit.lowering.limits import DELAY_MAX, MESSAGE_BITS_MAX, STATE_LIMIT_WEIGHT_UNITS, STATE_SHIFT
+from gascnn.toolkit.lowering.limits import DELAY_MAX, MESSAGE_BITS_MAX, STATE_LIMIT_WEIGHT_UNITS
 from gascnn.toolkit.lowering.network import (
     ConvLayer,
     CubaNeuron,
@@ -202,7 +203,7 @@ def _input_shape(shape: Sequence[int] | np.ndarray, fields: Fields) -> tuple[int
 def _read_input(fields: Fields) -> InputLayer:
     return InputLayer(
         shape=_input_shape(fields.array("shape"), fields),
-        neuron=_read_neuron(fields.child("neuron")) if fields.has("neuron") else None,
+        neuron=read_neuron(fields.child("neuron")) if fields.has("neuron") else None,
         weight=int(fields.array("weight").ravel()[0]) if fields.has("weight") else None,
         bias=int(fields.array("bias").ravel()[0]) if fields.has("bias") else None,
     )
@@ -241,7 +242,7 @@ def _read_conv(fields: Fields, input_shape: tuple[int, ...] | None) -> ConvLayer
         padding=padding,
         dilation=dilation,
         groups=groups,
-        neuron=_read_neuron(fields.child("neuron")),
+        neuron=read_neuron(fields.child("neuron")),
         bias=bias,
         self_weight=fields.truncated("self_weight") if fields.has("self_weight") else None,
     )
@@ -268,7 +269,7 @@ def _read_dense(fields: Fields, flatten: bool, recurrent: bool) -> DenseLayer:
     return DenseLayer(
         shape=(neurons,),
         weight=weight,
-        neuron=_read_neuron(fields.child("neuron")) if fields.has("neuron") else _DEFAULT_NEURON,
+        neuron=read_neuron(fields.child("neuron")) if fields.has("neuron") else _DEFAULT_NEURON,
         flatten=flatten,
         bias=None if bias is None else bias.ravel(),
         delay=_read_delay(fields, weight) if fields.has("delay") else None,
@@ -314,38 +315,3 @@ def _read_delay(fields: Fields, weight: np.ndarray) -> np.ndarray:
     if np.any(whole < 0):
         raise fields.error("delays must not be negative")
     return whole
-
-
-def _read_threshold(fields: Fields) -> np.ndarray:
-    """The threshold; Lava shifts it in the type it is stored in, and beyond the states its size means nothing."""
-    stored, value = fields.array("vThMant"), fields.whole("vThMant")
-    if stored.ndim > 0 and stored.dtype.kind in "iu":
-        held = np.iinfo(stored.dtype)
-        if int(value.min()) << STATE_SHIFT < held.min or int(value.max()) << STATE_SHIFT > held.max:
-            raise fields.error(
-                f"vThMant up to {np.abs(value).max()} is stored as {stored.dtype}, in which Lava's shift by "
-                f"{STATE_SHIFT} bits overflows; store it as int64"
-            )
-    beyond = STATE_LIMIT_WEIGHT_UNITS + 1
-    return value.clip(-beyond, beyond)
-
-
-def _read_neuron(fields: Fields) -> CubaNeuron:
-    kind = fields.text("type")
-    if kind not in ("CUBA", "LOIHI"):
-        raise fields.error(f"neuron type {kind} is not supported; supported: CUBA, LOIHI")
-    if fields.has("messageBits"):
-        raise fields.error("messageBits cannot be loaded by NetX itself; remove it and give the input bits instead")
-    neuron = CubaNeuron(
-        threshold=_read_threshold(fields),
-        current_decay=fields.whole("iDecay"),
-        voltage_decay=fields.whole("vDecay"),
-    )
-    for name in ("vThMant", "iDecay", "vDecay"):
-        stored = fields.array(name).dtype
-        if stored.kind == "f" or stored == np.uint64:
-            raise fields.error(f"{name} is stored as {stored}, with which Lava cannot compute; store it as int64")
-    for name, value in (("iDecay", neuron.current_decay), ("vDecay", neuron.voltage_decay)):
-        if np.any(value < 0) or np.any(value > 4096):
-            raise fields.error(f"{name} must be 0..4096; found {value.min()}..{value.max()}")
-    return neuron

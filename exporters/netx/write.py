@@ -11,7 +11,14 @@ import h5py
 import numpy as np
 
 from gascnn.toolkit.files import atomic_path
-from gascnn.toolkit.lowering.network import ConvLayer, CubaNeuron, DenseLayer, InputLayer, NetxNetwork
+from gascnn.toolkit.lowering.network import (
+    ConvLayer,
+    DenseLayer,
+    InputLayer,
+    NetxNetwork,
+    Neuron,
+    SigmaDeltaNeuron,
+)
 from gascnn.toolkit.lowering.rules import check_network
 
 FORMAT = "gascnn-netx-1"
@@ -115,10 +122,15 @@ def _write_numbers(group: h5py.Group, layer: ConvLayer | DenseLayer) -> None:
     _write_neuron(group, layer.neuron)
 
 
-def _write_neuron(group: h5py.Group, neuron: CubaNeuron) -> None:
+def _write_neuron(group: h5py.Group, neuron: Neuron) -> None:
     child = group.create_group("neuron")
-    _write_type(child, "CUBA")
+    _write_type(child, "SDNN" if isinstance(neuron, SigmaDeltaNeuron) else "CUBA")
     child["vThMant"] = np.asarray(neuron.threshold, dtype=np.int64)
+    if isinstance(neuron, SigmaDeltaNeuron):
+        child["activation"] = "relu"  # as slayer writes it; NetX takes no other
+        if neuron.read_out:
+            child["sigma_output"] = True
+        return
     child["iDecay"] = np.asarray(neuron.current_decay, dtype=np.int64)
     child["vDecay"] = np.asarray(neuron.voltage_decay, dtype=np.int64)
     child["refDelay"] = 1

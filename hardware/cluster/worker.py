@@ -14,7 +14,7 @@ from functools import cache
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,7 @@ from gascnn.hardware.result import RunResult
 from gascnn.hardware.summary import RunSummary, summarise
 from gascnn.toolkit.coding import encode, encode_for
 from gascnn.toolkit.errors import BackendError, FormatError, GascnnError
+from gascnn.toolkit.lowering.deployment import Coding
 from gascnn.toolkit.lowering.network import NetxNetwork
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def software() -> Software:
             digest.update(f"{name} {source.relative_to(file.parent).as_posix()}\n".encode())
             digest.update(source.read_bytes())
     pixels = np.arange(0, 256, 5, dtype=np.uint8).reshape(1, 1, 4, 13)
-    for coding in ("regular", "bernoulli", "constant"):
+    for coding in get_args(Coding):
         digest.update(encode(pixels, coding, 7, seed=3, first=5).tobytes())
     try:
         found = version("gascnn")

@@ -91,6 +91,7 @@ def _images(result: RunResult, start: int, stop: int) -> RunResult:
         output_counts=result.output_counts[start:stop],
         output_membrane=result.output_membrane[start:stop],
         spikes=None if result.spikes is None else [spikes[start:stop] for spikes in result.spikes],
+        messages=None if result.messages is None else [sent[start:stop] for sent in result.messages],
     )
 
 

@@ -18,7 +18,8 @@ from gascnn.exporters.netx import read_netx, write_netx
 from gascnn.hardware.inputs import checked_spikes
 from gascnn.hardware.lava.outcome import LavaResult
 from gascnn.toolkit.errors import BackendError, LimitError, UsageError
-from gascnn.toolkit.lowering.network import DenseLayer, NetxNetwork, layer_label
+from gascnn.toolkit.lowering.limits import SIGMA_DELTA_SHIFT
+from gascnn.toolkit.lowering.network import DenseLayer, NetxNetwork, SynapticLayer, layer_label
 from gascnn.toolkit.lowering.netx_dense import effective_dense
 from gascnn.toolkit.lowering.rules import weights_fit_int32
 
@@ -91,13 +92,15 @@ class PreparedTask:
         """Whether images may follow each other in Lava's own models, cleared by its periodic reset, with exact results.
 
         Not with reset by subtraction, biases or input neurons, which are active before an image arrives, nor with
-        delays or recurrent synapses, which carry spikes over the border.
+        delays or recurrent synapses, which carry spikes over the border, nor with sigma-delta neurons, which have no
+        reset.
         """
         network = self.network
         return (
             self.images > 1
             and network.reset == "zero"
             and network.silent_at_rest
+            and not network.sigma_delta
             and all(np.min(layer.neuron.threshold) >= 0 for layer in network.layers)
             and not any(
                 isinstance(layer, DenseLayer) and (layer.delay is not None or layer.weight_rec is not None)
@@ -128,11 +131,13 @@ class PreparedTask:
             "images": self.images,
             "steps": self.steps,
             "continuous": self.follow_each_other,
+            "hold": network.holds_input,
+            "graded": network.sigma_delta,
             "layers": [
                 {"output": self._output(index), "counts": self._counted(index)} for index in range(network.depth)
             ],
             "membrane": f"{self._name}_membrane.npy",
-            "membrane_variable": "v" if network.reset == "zero" else "u",
+            "membrane_variable": "sigma" if network.sigma_delta else "v" if network.reset == "zero" else "u",
             "report": f"{self._name}_report.json",
         }
 
@@ -143,8 +148,12 @@ class PreparedTask:
             size = (folder / self._output(last)).stat().st_size
         except OSError:
             size = 0
-        steps = size // math.ceil(math.prod(self.network.layers[last].shape) / 8)
+        steps = size // self._bytes_a_step(last)
         return steps, steps / self.steps
+
+    def _bytes_a_step(self, index: int) -> int:
+        neurons = math.prod(self.network.layers[index].shape)
+        return 4 * neurons if self.network.sigma_delta else math.ceil(neurons / 8)
 
     def read(self, folder: Path) -> LavaResult:
         """What the worker wrote.
@@ -153,34 +162,46 @@ class PreparedTask:
             BackendError: a file is missing or not of the size it must have.
         """
         network, last = self.network, self.network.depth - 1
-        counts, spikes = [], []
-        output = np.zeros(0, dtype=bool)
+        counts: list[npt.NDArray[np.int32]] = []
+        every: list[npt.NDArray[Any]] = []
         for index, layer in enumerate(network.layers):
             if self._counted(index):
                 numbers = self._load(folder, index, 4 * math.prod(layer.shape)).view(np.int32)
                 counts.append(numbers.reshape(self.images, *layer.shape))
                 continue
-            size = math.prod(layer.shape)
-            rows = self._load(folder, index, self.steps * math.ceil(size / 8))
-            bits = np.unpackbits(rows.reshape(self.images, self.steps, -1), axis=2, count=size)
-            output = bits.view(bool).reshape(self.images, self.steps, *layer.shape)
-            counts.append(output.sum(axis=1, dtype=np.int32))
-            spikes.append(output)
-        flat = output.reshape(self.images, self.steps, -1)
-        membrane = self._membrane(folder, math.prod(network.layers[last].shape))
-        self_weight = network.layers[last].self_weight
-        if self_weight is not None:
-            weight = self_weight.astype(np.int64).reshape(-1, *(1,) * (output.ndim - 3))
-            pending = np.broadcast_to(weight, network.layers[last].shape).ravel() << _STATE_SHIFT
-            membrane = membrane - pending * flat[:, -1]
+            sent = self._sent(folder, index)
+            counts.append(np.count_nonzero(sent, axis=1).astype(np.int32))
+            every.append(sent)
+        flat = every[-1].reshape(self.images, self.steps, -1)
+        counted = flat[:, :0] if network.sigma_delta else flat[:, network.depth + self.skip :]
+        keep = self.task.record == "spikes"
         return LavaResult(
             steps=self.input_steps,
             counts=counts,
-            output_counts=flat[:, network.depth + self.skip :].sum(axis=1, dtype=np.int32),
-            output_membrane=membrane,
-            spikes=spikes if self.task.record == "spikes" else None,
+            output_counts=counted.sum(axis=1, dtype=np.int32),
+            output_membrane=self._potential(folder, network.layers[last], flat[:, -1]),
+            spikes=[sent.astype(bool, copy=False) for sent in every] if keep else None,
+            messages=every if keep and network.sigma_delta else None,
             **self._report(folder),
         )
+
+    def _sent(self, folder: Path, index: int) -> npt.NDArray[Any]:
+        """(image, T + K, ...) spikes of a layer, or its messages."""
+        shape = self.network.layers[index].shape
+        rows = self._load(folder, index, self.steps * self._bytes_a_step(index))
+        if self.network.sigma_delta:
+            return rows.view(np.int32).reshape(self.images, self.steps, *shape)
+        bits = np.unpackbits(rows.reshape(self.images, self.steps, -1), axis=2, count=math.prod(shape))
+        return bits.view(bool).reshape(self.images, self.steps, *shape)
+
+    def _potential(self, folder: Path, layer: SynapticLayer, last_spikes: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+        """(image, N) final states: with reset by subtraction less what is still on its way, with a sum's bias."""
+        state = self._membrane(folder, math.prod(layer.shape))
+        if layer.self_weight is not None:
+            state -= (_each_neuron(layer.self_weight, layer.shape) << _STATE_SHIFT) * last_spikes
+        if self.network.sigma_delta and layer.bias is not None:
+            state += _each_neuron(layer.bias, layer.shape) << SIGMA_DELTA_SHIFT
+        return state
 
     def _output(self, index: int) -> str:
         return f"{self._name}_layer_{index:02d}.bin"
@@ -211,6 +232,14 @@ class PreparedTask:
             return {**report, "image_s": tuple(report["image_s"])}
         except (OSError, ValueError, KeyError) as error:
             raise BackendError(f"Lava's report on its run is incomplete ({error}); run it again") from error
+
+
+def _each_neuron(values: npt.NDArray[np.integer], shape: tuple[int, ...]) -> npt.NDArray[np.int64]:
+    """(N,) from one number a channel, or one a neuron."""
+    numbers = values.astype(np.int64)
+    if numbers.ndim == 1:
+        numbers = numbers.reshape(-1, *(1,) * (len(shape) - 1))
+    return np.broadcast_to(numbers, shape).ravel()
 
 
 def write_job(tasks: Sequence[PreparedTask], folder: Path) -> None:

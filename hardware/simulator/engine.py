@@ -17,6 +17,7 @@ from gascnn.hardware.process import held_memory_bytes, processors
 from gascnn.hardware.result import RunResult, concatenate
 from gascnn.hardware.simulator.budget import result_bytes, too_little
 from gascnn.hardware.simulator.plain import bytes_an_image, plain_only, run_input_neurons, run_plain
+from gascnn.hardware.simulator.sigma_delta import run_sigma_delta, sigma_delta_bytes
 from gascnn.toolkit.errors import UsageError
 from gascnn.toolkit.lowering.network import NetxNetwork, layer_label
 
@@ -65,7 +66,8 @@ def simulate(
         progress: called with the number of images finished so far.
         method: how synaptic sums are computed: ``events`` (each spike adds a row of weights), ``dense`` (products of
             whole frames), ``plain`` (numpy, as where numba is missing), ``auto`` (events or dense, per layer, by how
-            many spikes come in; plain for a few steps of small layers). It never changes a bit.
+            many spikes come in; plain for a few steps of small layers, and for sigma-delta networks). It never changes
+            a bit.
         threads: at most so many; default the processors this process may use.
         memory_bytes: limit for the whole process, what it holds already included; default 1 GiB for the simulator's
             own arrays.
@@ -104,7 +106,13 @@ class Simulator:
             raise UsageError(f"threads is {threads}; it must be at least 1")
         self._network, self._method, self._memory_bytes = network, method, memory_bytes
         self._threads = threads or processors()
-        if method != "plain" and not _has_numba():
+        if network.sigma_delta:
+            if method in ("events", "dense"):
+                raise UsageError(
+                    f"method {method} is for spikes; sigma-delta networks run with plain, which auto takes"
+                )
+            self._method = "plain"
+        elif method != "plain" and not _has_numba():
             if method != "auto":
                 raise UsageError(f"method {method} needs numba; install gascnn[fast], or use method plain")
             self._method = "plain"
@@ -156,13 +164,16 @@ class Simulator:
 
     def _plain(self, inputs: npt.NDArray[np.uint8], keep: bool, skip: int, progress: Progress) -> RunResult:
         total = inputs.shape[1] + self._network.depth
-        room, need = self._room(_PLAIN_BYTES, len(inputs), total, keep), bytes_an_image(self._network, total)
+        room = self._room(_PLAIN_BYTES, len(inputs), total, keep)
+        graded = self._network.sigma_delta
+        need = sigma_delta_bytes(self._network, total) if graded else bytes_an_image(self._network, total)
+        run = run_sigma_delta if graded else run_plain
         if room < need and self._memory_bytes is not None:
             raise too_little(need, total, room)
         batch = max(1, room // need)
         results = []
         for start in range(0, len(inputs), batch):
-            results.append(run_plain(self._network, inputs[start : start + batch], keep, skip))
+            results.append(run(self._network, inputs[start : start + batch], keep, skip))
             progress(min(start + batch, len(inputs)))
         return concatenate(results)
 

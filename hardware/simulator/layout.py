@@ -121,7 +121,7 @@ class LayerLayout:
     @cached_property
     def neurons(self) -> Neurons:
         """Neurons, padded with some that never fire, as the simplest kind that has all they need."""
-        layer, neuron = self.layer, self.layer.neuron
+        layer, neuron = self.layer, self.layer.cuba
         inside = np.arange(self.geometry.padded) < layer.shape[0]
         threshold = self._each(neuron.threshold).astype(np.int32) << STATE_SHIFT
         bias, stride = self._bias()

@@ -16,7 +16,7 @@ from gascnn.hardware.result import RunResult
 from gascnn.hardware.simulator.neuron import Population
 from gascnn.hardware.simulator.synapse import ConvSynapse, dense_synapses, recurrent_synapse
 from gascnn.toolkit.lowering.limits import STATE_SHIFT
-from gascnn.toolkit.lowering.network import ConvLayer, DenseLayer, NetxNetwork, Reset, SynapticLayer, layer_label
+from gascnn.toolkit.lowering.network import ConvLayer, DenseLayer, NetxNetwork, Reset, SynapticLayer, cuba, layer_label
 
 Spikes = npt.NDArray[np.generic]
 Current = Callable[[Spikes, int, int], npt.NDArray[np.int32]]
@@ -74,9 +74,8 @@ def run_plain(network: NetxNetwork, inputs: Spikes, keep: bool, skip: int) -> Ru
 
 def run_input_neurons(network: NetxNetwork, values: Spikes) -> npt.NDArray[np.bool_]:
     """Input neurons receive the values at their ``a_in`` without delay."""
-    assert network.input.neuron is not None
     images, total = values.shape[:2]
-    population = Population(network.input.neuron, network.input_shape, images)
+    population = Population(cuba(network.input.neuron), network.input_shape, images)
     spikes = np.zeros(values.shape, dtype=bool)
     for t in range(total):
         spikes[:, t] = population.step(values[:, t].astype(np.int32))
@@ -89,7 +88,7 @@ def run_layer(
     """All steps of one layer; ``source`` is (image, T + K, ...), step t of the result sees its step t - 1."""
     images, total = source.shape[:2]
     current = _current(layer, largest_input, label)
-    population = Population(layer.neuron, layer.shape, images, layer.bias)
+    population = Population(layer.cuba, layer.shape, images, layer.bias)
     inhibition = None if layer.self_weight is None else layer.self_weight.astype(np.int32)
     if inhibition is not None:
         inhibition = inhibition.reshape(-1, *(1,) * (len(layer.shape) - 1))

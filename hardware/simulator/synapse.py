@@ -59,26 +59,24 @@ def _torch(products: int) -> Any:
         return None
 
 
-class ConvSynapse:
-    """Cross-correlation of integer inputs with the layer's kernel, wrapped at 24 bits as Lava does."""
+class ConvProduct:
+    """Cross-correlation of integers with a layer's kernel, in floating point that the caller knows to be exact.
 
-    def __init__(self, layer: ConvLayer, largest_input: int, label: str) -> None:
-        self.layer = layer
-        bound = sums_bound(layer.weight, largest_input, label)
-        self.dtype = exact_dtype(bound)
-        self.weight = layer.weight.astype(self.dtype)
-        self.may_wrap = bound >= 1 << (CONV_ACCUMULATOR_BITS - 1)
+    Args:
+        layer: a convolution.
+        dtype: float32 or float64, in which no sum may round.
+    """
 
-    def __call__(self, inputs: npt.NDArray[np.generic]) -> Int32:
-        """(B, C_in, H, W) integers to (B, C, H', W') int32 sums."""
+    def __init__(self, layer: ConvLayer, dtype: type[np.float32] | type[np.float64]) -> None:
+        self.layer, self.dtype = layer, dtype
+        self.weight = layer.weight.astype(dtype)
+
+    def __call__(self, inputs: npt.NDArray[np.generic]) -> npt.NDArray[np.floating]:
+        """(B, C_in, H, W) integers to (B, C, H', W') sums."""
         torch = _torch(len(inputs) * self.layer.weight.size * math.prod(self.layer.shape[1:]))
-        sums = self._numpy(inputs) if torch is None else self._torch(torch, inputs)
-        if self.may_wrap:
-            half = 1 << (CONV_ACCUMULATOR_BITS - 1)
-            return ((sums.astype(np.int64) + half) % (2 * half) - half).astype(np.int32)
-        return sums.astype(np.int32)
+        return self._numpy(inputs) if torch is None else self._by_torch(torch, inputs)
 
-    def _torch(self, torch: Any, inputs: npt.NDArray[np.generic]) -> npt.NDArray[np.floating]:
+    def _by_torch(self, torch: Any, inputs: npt.NDArray[np.generic]) -> npt.NDArray[np.floating]:
         layer = self.layer
         with torch.no_grad(), torch.backends.nnpack.flags(enabled=False):
             result = torch.nn.functional.conv2d(
@@ -109,6 +107,26 @@ class ConvSynapse:
             sums = (columns @ kernel.T).reshape(images, height, width, outputs)
             result[:, group * outputs : (group + 1) * outputs] = sums.transpose(0, 3, 1, 2)
         return result
+
+
+class ConvSynapse:
+    """Cross-correlation of integer inputs with the layer's kernel, wrapped at 24 bits as Lava does."""
+
+    def __init__(self, layer: ConvLayer, largest_input: int, label: str) -> None:
+        bound = sums_bound(layer.weight, largest_input, label)
+        self.product = ConvProduct(layer, exact_dtype(bound))
+        self.may_wrap = bound >= 1 << (CONV_ACCUMULATOR_BITS - 1)
+
+    def __call__(self, inputs: npt.NDArray[np.generic]) -> Int32:
+        """(B, C_in, H, W) integers to (B, C, H', W') int32 sums."""
+        sums = self.product(inputs)
+        return wrapped(sums.astype(np.int64)) if self.may_wrap else sums.astype(np.int32)
+
+
+def wrapped(sums: npt.NDArray[np.int64]) -> Int32:
+    """What Lava's convolution makes of sums: 24 bits with sign, wrapped."""
+    half = 1 << (CONV_ACCUMULATOR_BITS - 1)
+    return ((sums + half) % (2 * half) - half).astype(np.int32)
 
 
 class DenseSynapse:

@@ -248,7 +248,7 @@ BROKEN = {
     "no stride": (lambda f: f.__delitem__("layer/1/stride"), "layer/1: no 'stride' in it"),
     "pool": (lambda f: replace(f, "layer/2/type", np.bytes_("pool")), "layer type 'pool' is not one NetX can load"),
     "rf": (lambda f: replace(f, "layer/1/neuron/type", np.bytes_("RF")), "neuron type RF is not supported"),
-    "sdnn": (lambda f: replace(f, "layer/1/neuron/type", np.bytes_("SDNN")), "neuron type SDNN is not supported"),
+    "sdnn": (lambda f: replace(f, "layer/1/neuron/type", np.bytes_("SDNN")), "neurons of types CUBA and SDNN"),
     "message bits": (lambda f: f.__setitem__("layer/1/neuron/messageBits", 8), "messageBits cannot be loaded"),
     "decay": (lambda f: replace(f, "layer/1/neuron/iDecay", 5000), "iDecay must be 0..4096; found 5000..5000"),
     "shape": (lambda f: replace(f, "layer/1/shape", [4, 5, 4]), r"shape \(4, 5, 4\) does not follow from its input"),

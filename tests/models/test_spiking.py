@@ -170,5 +170,5 @@ def test_a_node_that_nothing_feeds():
 def test_the_reset_must_be_known():
     given, read = ends((1,), 1)
     graph = row(x=given, n=neurons(1), z=read)
-    with pytest.raises(ValueError, match="reset is 'soft'; it must be 'zero' or 'subtract'"):
+    with pytest.raises(ValueError, match="reset is 'soft'; it must be 'zero', 'subtract' or 'none'"):
         SpikingNetwork(graph, list(graph.nodes), "soft")

@@ -15,8 +15,11 @@ from gascnn.toolkit.errors import GascnnError
 
 COMMANDS = {
     "train": "train a classifier and write a bundle",
+    "calibrate": "save activation statistics with a bundle, to convert it without data",
+    "synthesise": "make images from a trained classifier alone",
     "convert": "turn a trained classifier into a spiking network",
     "export": "write a NetX file for Lava, or a NIR file",
+    "spike-learn": "retrain a NetX file with spikes to answer as its ANN",
     "run": "run a network on images or spikes",
     "verify": "compare the simulator with Lava, spike for spike",
     "predict": "classify the images of a folder",
@@ -42,7 +45,7 @@ class _LazyGroup(click.Group):
         """Import the module of a command."""
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = import_module(f"gascnn.toolkit.cli.{cmd_name}").command
+        command: click.Command = import_module(f"gascnn.toolkit.cli.{cmd_name.replace('-', '_')}").command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

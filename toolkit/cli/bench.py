@@ -9,6 +9,8 @@ import click
 MODULES = {
     "simulator": "measure the simulator against Lava, other frameworks and the ANN",
     "profile": "show where the simulator's time goes",
+    "retention": "accuracy, work and energy of deployed networks against their ANN",
+    "sweep": "accuracy, work and time against T and the thresholds, with a recommended T",
 }
 """Commands in the order of the help; the module ``bench_NAME`` holds each."""
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gascnn.toolkit.cli import options
-from gascnn.toolkit.cli.convert import conversion_options, converted, own_model_options, show
+from gascnn.toolkit.cli.convert import conversion_options, converted, data_free_option, own_model_options, show
+from gascnn.toolkit.cli.netx_output import measured_accuracy, without_paths, write_checked
 from gascnn.toolkit.cli.output import bar, note, percent, save_json, say, table
 from gascnn.toolkit.errors import LimitError, UsageError
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     import nir
 
     from gascnn.toolkit.cli.models import Model
-    from gascnn.toolkit.data import Dataset
     from gascnn.toolkit.lowering import Lowered
     from gascnn.toolkit.lowering.network import NetxNetwork
 
@@ -35,8 +35,10 @@ MEASURED_IMAGES, FEWEST_MEASURED_IMAGES, MEASURED_WORK = 200, 50, 400_000_000_00
 @own_model_options
 @options.data(
     help_text="Data set: its training images set scales and check that nothing wraps, its test images give "
-    "the expected accuracy. Needed where MODEL is an ANN."
+    "the expected accuracy. Images made with 'gascnn synthesise' do the first two. An ANN without it is converted "
+    "data-free."
 )
+@data_free_option
 @click.option("--image-size", type=int, metavar="N", help="Pixels a side, with --model.")
 @conversion_options
 @options.seed()
@@ -67,7 +69,7 @@ MEASURED_IMAGES, FEWEST_MEASURED_IMAGES, MEASURED_WORK = 200, 50, 400_000_000_00
 def command(**arguments: Any) -> None:
     """Export MODEL for deployment.
 
-    MODEL is a spiking bundle, a NIR file, or an ANN bundle (converted on the way; needs --data). The file is read
+    MODEL is a spiking bundle, a NIR file, or an ANN bundle (converted on the way). The file is read
     back and compared before the command ends. With --data the integer network is also run: it must not wrap, and its
     accuracy on the first --limit test images is written into the file (of a network so large that this takes minutes,
     only if --limit is given).
@@ -127,28 +129,42 @@ def _graph(source: Path | None, arguments: dict[str, Any]) -> tuple[nir.NIRGraph
     if opened is not None and opened.kind == "netx":
         raise UsageError(f"{source} is a NetX file already; export takes a bundle or a NIR file")
     if opened is not None and opened.graph is not None:
+        _check_neuron(opened.graph, arguments["neuron"])
         return opened.graph, opened, {"model": opened.summary()}
-    if arguments["data"] is None:
-        raise UsageError(f"{source or arguments['own_model']} is an ANN; give --data, whose training images set scales")
     conversion, provenance = converted(bundle=source, **arguments)
     show(conversion)
     return conversion.graph, opened, provenance
 
 
+def _check_neuron(graph: nir.NIRGraph, wanted: str | None) -> None:
+    """A spiking network has its neurons already."""
+    from gascnn.toolkit.lowering.annotations import graph_notes
+
+    found = graph_notes(graph).neuron
+    if wanted not in (None, found):
+        raise UsageError(f"MODEL was converted for neuron {found}; convert its ANN with --neuron {wanted}")
+
+
 def _measure(lowered: Lowered, opened: Model | None, arguments: dict[str, Any], limit: int | None) -> dict[str, Any]:
-    """Run the integers: refuse if they wrap, measure their accuracy on test images."""
+    """Run the integers: refuse if they wrap, measure their accuracy on test images, if those are real."""
+    from gascnn.toolkit.cli.material import is_synthetic, refuse_real
     from gascnn.toolkit.cli.models import load_data
 
     network = lowered.network
     dataset = load_data(arguments["data"], opened, arguments["data_dir"], arguments["image_size"])
+    if arguments["data_free"]:
+        refuse_real(dataset)
     assert network.deployment is not None
     cost = network.multiply_accumulates * network.deployment.steps
     _refuse_wraps(network, dataset.train.take(max(1, min(WRAP_CHECK_IMAGES, WRAP_CHECK_WORK // cost))).images)
+    if is_synthetic(dataset):
+        note(f"accuracy was not measured: the images of {dataset.name} are synthetic, which says nothing of real ones")
+        return {}
     wanted = limit if limit is not None else min(MEASURED_IMAGES, MEASURED_WORK // cost)
     if limit is None and wanted < FEWEST_MEASURED_IMAGES:
         note("accuracy was not measured: this network is large, so it would take minutes; give --limit N, or use run")
         return {}
-    return _accuracy(network, dataset, wanted)
+    return measured_accuracy(network, dataset, wanted)
 
 
 def _refuse_wraps(network: NetxNetwork, images: Any) -> None:
@@ -159,50 +175,25 @@ def _refuse_wraps(network: NetxNetwork, images: Any) -> None:
         wraps = simulate(network, encode_for(network, images), progress=progress).wraps or []
     for index, count in enumerate(wraps):
         if count:
+            what = "a message or sum left its 16 or 24 bits" if network.sigma_delta else "the 24-bit current u wrapped"
             raise LimitError(
-                f"layer_{index:02d}: the 24-bit current u wrapped {count} times on {len(images)} training images; "
-                "export with fewer steps, or train with more weight decay"
+                f"layer_{index:02d}: {what} {count} times on {len(images)} training images; "
+                f"{'convert with more calibration images' if network.sigma_delta else 'export with fewer steps'}, "
+                "or train with more weight decay"
             )
-
-
-def _accuracy(network: NetxNetwork, dataset: Dataset, limit: int) -> dict[str, Any]:
-    from gascnn.hardware.simulator import simulate
-    from gascnn.toolkit.coding import encode_for
-    from gascnn.toolkit.training.metrics import classification_report
-
-    part = dataset.test.take(limit)
-    with bar("measuring", len(part)) as progress:
-        result = simulate(network, encode_for(network, part.images), progress=progress)
-    names = [str(n) for n in dataset.class_names]
-    report = classification_report(result.scores(), part.labels, names, kind="scores", predictions=result.predictions())
-    figures = {name: report[name] for name in ("images", "accuracy", "macro_f1")}
-    return {"data": dataset.name, "split": "test", **figures, "network_digest": network.digest()}
 
 
 def _write(
     lowered: Lowered, expected: dict[str, Any], output: Path, provenance: dict[str, Any], started: float
 ) -> dict[str, Any]:
-    from gascnn.exporters.netx import read_netx, write_netx
-    from gascnn.toolkit.files import sha256_file
-
     network = lowered.network
     assert network.deployment is not None
     network = network.with_deployment(
-        replace(network.deployment, expected=expected, provenance={"exported_from": _without_paths(provenance)})
+        replace(network.deployment, expected=expected, provenance={"exported_from": without_paths(provenance)})
     )
-    write_netx(network, output)
-    if read_netx(output).digest() != network.digest():
-        output.unlink()
-        raise LimitError(f"{output}: reading it back gave other integers; it was removed; please report this")
     result = {
-        "output": str(output),
         "target": "lava",
-        "sha256": sha256_file(output),
-        "bytes": output.stat().st_size,
-        "network_digest": network.digest(),
-        "grade": network.deployment.grade if network.deployment is not None else None,
-        "steps": network.deployment.steps if network.deployment is not None else None,
-        "neurons": network.neurons,
+        **write_checked(network, output),
         "input_bits": network.input_bits,
         "constant_channels": network.constant_channels,
         "expected": expected,
@@ -212,13 +203,6 @@ def _write(
     }
     _show(lowered, result)
     return result
-
-
-def _without_paths(value: Any) -> Any:
-    """Provenance for a file that travels: where things lay on this machine stays here."""
-    if isinstance(value, dict):
-        return {k: _without_paths(v) for k, v in value.items() if k != "path"}
-    return [_without_paths(v) for v in value] if isinstance(value, list) else value
 
 
 def _export_nir(graph: nir.NIRGraph, output: Path, provenance: dict[str, Any], started: float) -> dict[str, Any]:
@@ -253,7 +237,8 @@ def _show(lowered: Lowered, result: dict[str, Any]) -> None:
         )
         for layer in lowered.layers
     ]
-    table(("layer", "computes", "shape", "relays", "always on", "weight bits", "of 24-bit state"), rows)
+    used = "of its range" if lowered.network.sigma_delta else "of 24-bit state"
+    table(("layer", "computes", "shape", "relays", "always on", "weight bits", used), rows)
     say()
     say(f"{result['output']}: {result['neurons']} neurons, {result['bytes']} bytes, {result['grade']} grade")
     say(f"SHA-256 {result['sha256']}")

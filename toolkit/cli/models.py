@@ -142,6 +142,11 @@ def _check_fits(dataset: Dataset, model: Model) -> None:
         raise DataError(
             f"{dataset.name} has images of {dataset.image_shape}, {model.path} takes {model.image_shape}; resize them"
         )
+    if dataset.framing != model.framing:  # only images that are taken as they are can differ
+        raise DataError(
+            f"{dataset.name} has images framed as {dataset.framing}, {model.path} takes {model.framing}; make them for "
+            "this network"
+        )
     if model.classes and len(model.classes) != len(dataset.class_names):
         raise DataError(
             f"{dataset.name} has {len(dataset.class_names)} classes, {model.path} has {len(model.classes)}; "

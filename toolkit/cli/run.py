@@ -45,7 +45,8 @@ if TYPE_CHECKING:
     "--save-spikes",
     type=options.PATH,
     metavar="OUT.npz",
-    help="Every spike: layer_00, layer_01, ... bool (image, T + K, C, H, W), unshifted.",
+    help="Every spike: layer_00, layer_01, ... bool (image, T + K, C, H, W), unshifted; of a sigma-delta network its "
+    "messages, int32.",
 )
 @click.option(
     "--save-input",
@@ -58,7 +59,7 @@ def command(**arguments: Any) -> None:
     """Run MODEL: a NetX file, a bundle (an ANN runs as ANN, a spiking one in floating point) or a NIR file.
 
     A network of K synaptic layers runs T + K steps an image and is read out by spike count in the last T; ties go to
-    the higher membrane potential, then to the lower class.
+    the higher membrane potential, then to the lower class. A sigma-delta network is read out by its last sums.
     """
     result = execute(**arguments)
     save_json(arguments["json_path"], result)
@@ -202,7 +203,8 @@ def _save_spikes(path: Path, answers: Answers) -> None:
     assert answers.result is not None
     assert answers.result.spikes is not None
     with atomic_path(path) as temporary, open(temporary, "wb") as handle:
-        np.savez_compressed(handle, **{f"layer_{i:02d}": s for i, s in enumerate(answers.result.spikes)})  # type: ignore[arg-type]
+        sent = answers.result.messages or answers.result.spikes
+        np.savez_compressed(handle, **{f"layer_{i:02d}": s for i, s in enumerate(sent)})  # type: ignore[arg-type]
 
 
 def _save_input(path: Path, model: Model, images: Any, spikes: Any, steps: int | None, seed: int | None) -> None:
@@ -228,7 +230,8 @@ _MEMORY = (
 def _show(result: dict[str, Any]) -> None:
     if result.get("wraps") and any(result["wraps"]):
         worst = max(range(len(result["wraps"])), key=lambda i: result["wraps"][i])
-        note(f"the current u wrapped {sum(result['wraps'])} times, most in layer_{worst:02d}; its spikes mean little")
+        what = "messages or sums left their 16 or 24 bits" if result["neuron"] == "sdnn" else "the current u wrapped"
+        note(f"{what} {sum(result['wraps'])} times, most in layer_{worst:02d}; its spikes mean little")
     rows: list[tuple[str, object]] = [("model", result["model"]["path"]), ("SHA-256", result["model"]["sha256"])]
     if "accuracy" in result:
         rows += [("accuracy", percent(result["accuracy"])), ("macro-F1", percent(result["macro_f1"]))]

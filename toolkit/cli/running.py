@@ -185,6 +185,7 @@ def _network_facts(summary: RunSummary, model: Model) -> dict[str, Any]:
     assert model.netx is not None
     rates = summary.rates(model.netx.network)
     return {
+        "neuron": "sdnn" if model.netx.network.sigma_delta else "cuba",
         "steps": summary.steps,
         "firing_rates": {f"layer_{i:02d}": rate for i, rate in enumerate(rates)},
         "wraps": summary.wraps,
@@ -219,7 +220,7 @@ def _spiking(
 
     assert model.graph is not None
     notes = graph_notes(model.graph)
-    chosen = reset or notes.reset
+    chosen = "none" if notes.neuron == "sdnn" else reset or notes.reset
     if chosen is None:
         raise UsageError(f"{model.path} does not say how its neurons reset; give --reset zero or --reset subtract")
     total = steps or notes.steps
@@ -236,8 +237,9 @@ def _spiking(
             progress(min(start + batch_size, len(images)))
     shares = [len(o.counts) / len(images) for o in outputs]
     rates = {n: sum(o.rates[n] * s for o, s in zip(outputs, shares, strict=True)) for n in outputs[0].rates}
+    scores = torch.cat([o.membrane if chosen == "none" else o.counts / total for o in outputs])
     return Answers(
         predictions=torch.cat([o.predictions() for o in outputs]).numpy(),
-        scores=torch.cat([o.counts for o in outputs]).numpy() / total,
+        scores=scores.numpy(),
         details={"backend": "torch", "steps": total, "firing_rates": rates},
     )

@@ -40,6 +40,12 @@ OVERRIDES = ("epochs", "batch_size", "learning_rate", "weight_decay", "augmentat
 @click.option("--fit-on", type=click.Choice(["train", "train+val"]),
               help="train+val leaves nothing to choose the epoch by; the last one is kept.")  # fmt: skip
 @click.option("--threads", type=int, help="Of torch; 0 takes its default.")
+@click.option(
+    "--statistics/--no-statistics",
+    default=True,
+    show_default=True,
+    help="Save statistics of the activations with the bundle, to convert it where there are no images.",
+)
 @options.seed(None)
 @click.option("--resume", is_flag=True, help="Go on with an interrupted run: same options, same result as without.")
 @click.option("--run-folder", type=options.PATH, help="For checkpoints. Default: the bundle's path with .run behind.")
@@ -49,7 +55,8 @@ def command(**arguments: Any) -> None:
     """Train a ResNet on a data set and write it as a bundle.
 
     Checkpoints (best and last) are written after every epoch. Accuracy, macro-F1, AUC, sensitivity and specificity of
-    each class and the confusion matrix on the validation and test images are in the bundle's model.json.
+    each class and the confusion matrix on the validation and test images are in the bundle's model.json. Statistics of
+    the activations, a few numbers a channel, are saved with it: it can then be converted without any image.
     """
     result = execute(**arguments)
     save_json(arguments["json_path"], result)
@@ -65,6 +72,7 @@ def execute(
     channels: str | None,
     width: int | None,
     blocks: str | None,
+    statistics: bool,
     resume: bool,
     run_folder: Path | None,
     output: Path,
@@ -73,6 +81,7 @@ def execute(
 ) -> dict[str, Any]:
     """Train, write the bundle, show; returns what ``--json`` writes."""
     from gascnn.toolkit.bundle import MODEL_FILE, save_bundle
+    from gascnn.toolkit.cli.calibrate import calibrated
     from gascnn.toolkit.data import load_dataset
     from gascnn.toolkit.files import sha256_file
     from gascnn.toolkit.training.bundles import result_bundle
@@ -91,7 +100,8 @@ def execute(
     chosen = _options(recipe, overrides)
     folder = run_folder if run_folder is not None else output.with_name(output.name + ".run")
     result = train(_model(recipe, width, blocks), dataset, chosen, folder, resume=resume, progress=rich_progress())
-    save_bundle(result_bundle(result), output)
+    bundle = result_bundle(result)
+    save_bundle(calibrated(bundle, result.model, dataset, seed=0) if statistics else bundle, output)
     summary = {
         "output": str(output),
         "sha256": sha256_file(output / MODEL_FILE),

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 def command(**arguments: Any) -> None:
     """Run MODEL, a NetX file, in the simulator and in the real Lava and compare every spike of every layer and step.
 
+    Of a sigma-delta network every message, which are numbers, is compared.
+
     Fails (exit status 1) at any difference, naming the first by layer, step and neuron; if a layer is silent; if the
     file's integers are not those it was exported with; or if the current of a file of ours wraps.
 
@@ -85,7 +87,7 @@ def execute(
     middle = time.perf_counter()
     with bar(backend, len(spikes)) as progress:
         found = _in_lava(opened.netx, spikes, backend, steps, stock, progress)
-    problems = _problems(opened.netx.unchanged, expected.wraps, opened.netx.network.deployment is not None)
+    problems = _problems(opened.netx, expected.wraps)
     check = compare(opened.netx.network, expected, found.result, [*problems, *found.problems])
     result = {
         "model": opened.summary(),
@@ -95,6 +97,7 @@ def execute(
         "stock_images": found.stock_images,
         "fast_images": found.fast_images,
         "why_stock": found.why_stock,
+        "neuron": "sdnn" if opened.netx.network.sigma_delta else "cuba",
         "simulator_time_s": round(middle - started, 3),
         "backend_time_s": round(time.perf_counter() - middle, 3),
     }
@@ -145,13 +148,18 @@ def _spikes(
     return encode_for(opened.netx.network, images, steps=steps, seed=seed), source
 
 
-def _problems(unchanged: bool | None, wraps: list[int] | None, ours: bool) -> list[str]:
+def _problems(file: NetxFile, wraps: list[int] | None) -> list[str]:
     problems = []
-    if unchanged is False:
+    if file.unchanged is False:
         problems.append("its integers are not those it was exported with (the digest in the file differs)")
-    if ours and wraps and any(wraps):
+    if file.network.deployment is not None and wraps and any(wraps):
         layer = next(i for i, n in enumerate(wraps) if n)
-        problems.append(f"the current u of layer_{layer:02d} wrapped {wraps[layer]} times; export with fewer steps")
+        problems.append(
+            f"messages or sums of layer_{layer:02d} left their 16 or 24 bits {wraps[layer]} times; convert with more "
+            "calibration images"
+            if file.network.sigma_delta
+            else f"the current u of layer_{layer:02d} wrapped {wraps[layer]} times; export with fewer steps"
+        )
     return problems
 
 
@@ -176,7 +184,9 @@ def _show(result: dict[str, Any]) -> None:
         )
         for layer in result["layers"]
     ]
-    table(("layer", "shape", "spikes", "firing rate", "differences"), rows)
+    sent = "messages" if result["neuron"] == "sdnn" else "spikes"
+    table(("layer", "shape", sent, "firing rate", "differences"), rows)
     say()
     if result["passed"]:
-        say("every spike of every layer at every step is equal")
+        sent = "message" if result["neuron"] == "sdnn" else "spike"
+        say(f"every {sent} of every layer at every step is equal")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -53,11 +53,25 @@ def measure_activations(
         UsageError: percentile out of range.
         DataError: no images, or an activation that is not finite.
     """
-    if not 50.0 < percentile <= 100.0:
-        raise UsageError(f"percentile is {percentile}; it must be above 50 and at most 100")
+    found = measure_percentiles(graph, images, names, (percentile,), batch_size, progress)
+    return {name: values[percentile] for name, values in found.items()}
+
+
+def measure_percentiles(
+    graph: OpGraph,
+    images: Tensor,
+    names: list[str],
+    percentiles: Sequence[float],
+    batch_size: int = 64,
+    progress: Callable[[int], None] | None = None,
+) -> dict[str, dict[float, Activations]]:
+    """:func:`measure_activations` at several percentiles in one pass; memory goes with the lowest of them."""
+    for percentile in percentiles:
+        if not 50.0 < percentile <= 100.0:
+            raise UsageError(f"percentile is {percentile}; it must be above 50 and at most 100")
     if len(images) == 0:
         raise DataError("no images to calibrate with; give at least one")
-    found = {name: _Recorder(graph.ops[name].readout, percentile, len(images)) for name in names}
+    found = {name: _Recorder(graph.ops[name].readout, min(percentiles), len(images)) for name in names}
     batch_size = max(1, min(batch_size, _ELEMENTS_AT_ONCE // sum(math.prod(graph.ops[n].shape) for n in names)))
     for start in range(0, len(images), batch_size):
         given = evaluate(graph, images[start : start + batch_size], {graph.ops[n].inputs[0] for n in names})
@@ -65,7 +79,7 @@ def measure_activations(
             recorder.add(name, given[graph.ops[name].inputs[0]])
         if progress is not None:
             progress(min(start + batch_size, len(images)))
-    return {name: recorder.result() for name, recorder in found.items()}
+    return {name: {p: recorder.result(p) for p in percentiles} for name, recorder in found.items()}
 
 
 class _Recorder:
@@ -73,6 +87,7 @@ class _Recorder:
 
     def __init__(self, readout: bool, percentile: float, images: int) -> None:
         self._readout, self._percentile, self._images = readout, percentile, images
+        self._positions = 0
         self._largest = self._low = self._high = torch.empty(0)
 
     def add(self, name: str, value: Tensor) -> None:
@@ -83,13 +98,16 @@ class _Recorder:
         low, high = columns.amin(1), columns.amax(1)
         self._low = torch.minimum(self._low, low) if len(self._low) else low
         self._high = torch.maximum(self._high, high) if len(self._high) else high
-        keep = _kept(columns.shape[1] // len(value), self._images, self._percentile)
+        self._positions = columns.shape[1] // len(value)
+        keep = _kept(self._positions, self._images, self._percentile)
         activations = columns if self._readout else columns.relu()
         candidates = torch.cat([self._largest, activations], dim=1) if len(self._largest) else activations
         self._largest = candidates.topk(min(keep, candidates.shape[1]), dim=1).values
 
-    def result(self) -> Activations:
-        return Activations(self._largest[:, -1].to(torch.float64), self._low, self._high)
+    def result(self, percentile: float) -> Activations:
+        """At the percentile recorded for, or a higher one."""
+        reached = min(_kept(self._positions, self._images, percentile), self._largest.shape[1])
+        return Activations(self._largest[:, reached - 1].to(torch.float64), self._low, self._high)
 
 
 def _kept(positions: int, images: int, percentile: float) -> int:

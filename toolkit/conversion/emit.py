@@ -56,8 +56,9 @@ class _Emitter:
     def _population(self, op: Op) -> None:
         scale = self._scales[op.name]
         sources = self._value(op.inputs[0], scale.gain.double(), op.name)
-        if scale.offset:
-            sources = [self._offset(op, sources, scale.offset)]
+        offset = np.broadcast_to(np.asarray(scale.offset, dtype=np.float32), op.shape[:1])
+        if np.any(offset):
+            sources = [self._offset(op, sources, offset)]
         ones = np.broadcast_to(np.float32(1), op.shape)
         zeros = np.broadcast_to(np.float32(0), op.shape)
         if self._neuron.leak == 1.0:
@@ -67,22 +68,27 @@ class _Emitter:
             node = nir.LIF(tau=tau, r=tau, v_leak=zeros, v_threshold=ones, v_reset=zeros)
         set_neuron_notes(
             node,
-            NeuronNotes(self._neuron.initial_membrane, scale.current_peak.numpy(), scale.membrane_peak.numpy()),
+            NeuronNotes(
+                self._neuron.initial_membrane,
+                scale.current_peak.numpy(),
+                scale.membrane_peak.numpy(),
+                scale.message_threshold,
+            ),
         )
         self._nodes[op.name] = node
         self._edges.extend((source, op.name) for source in sources)
 
-    def _offset(self, op: Op, sources: list[str], offset: float) -> str:
-        """Add the read-out's offset to a bias that is there, else behind what is there."""
+    def _offset(self, op: Op, sources: list[str], offset: Floats) -> str:
+        """Add an offset a channel to a bias that is there, else behind what is there."""
         if len(sources) == 1 and isinstance(self._nodes[sources[0]], nir.Affine | nir.Conv2d):
             node = self._nodes[sources[0]]
-            node.bias = node.bias + np.float32(offset)
+            node.bias = node.bias + offset
             return sources[0]
         if len(op.shape) == 1:
             size = op.shape[0]
-            node = nir.Affine(np.eye(size, dtype=np.float32), np.full(size, offset, dtype=np.float32))
+            node = nir.Affine(np.eye(size, dtype=np.float32), offset)
         else:
-            node = _depthwise(np.ones(op.shape[0]), np.full(op.shape[0], offset), op.shape)
+            node = _depthwise(np.ones(op.shape[0]), offset, op.shape)
         return self._add(f"{op.name}@offset", node, sources)
 
     def _value(self, name: str, factor: Tensor | None, consumer: str) -> list[str]:

@@ -13,6 +13,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -31,6 +32,10 @@ that a layer's weights share would be spent on it; it is given a larger scale an
 READOUT_TOPS, READOUT_SHARES = (0.5, 0.35, 0.25, 0.18, 0.12), (0.0, 0.25)
 """Largest logit in thresholds, and share of the logits' range cut off below, tried for reset to zero."""
 
+MEMBRANE_SHARE = 0.5
+"""Of the way from its start to its threshold that a membrane read out at the end goes on the images it was fitted with:
+so it never spikes, and images that were not among them have as much room again."""
+
 _ELEMENTS_AT_ONCE = 8_000_000
 _ELEMENTS_KEPT = 32_000_000
 _SAMPLES = 4096
@@ -44,17 +49,20 @@ class Scale:
     Attributes:
         gain: (C,) thresholds a unit of the ANN's pre-activation.
         decode: (C,) ANN activation a spike and step stands for.
-        offset: current added at every step, in thresholds (read-out only).
+        offset: current added at every step, in thresholds: one number (at the read-out), or (C,) with sigma-delta
+            neurons.
         current_peak, membrane_peak: (C,) largest absolute values met or to be met, in thresholds.
         rate: mean spikes a neuron and step.
+        message_threshold: of sigma-delta neurons; see :class:`gascnn.toolkit.lowering.annotations.NeuronNotes`.
     """
 
     gain: Tensor
     decode: Tensor
-    offset: float
+    offset: float | Tensor
     current_peak: Tensor
     membrane_peak: Tensor
     rate: float
+    message_threshold: float = 0.0
 
 
 class Fitter:
@@ -65,10 +73,18 @@ class Fitter:
         images: (image, C, H, W) float in 0..1.
         inputs: (image, T, C, H, W) what is fed: spikes, or the pixels for constant coding.
         neuron: what will run.
+        readout: ``count`` of the last layer's spikes, or its ``membrane`` at the end.
     """
 
-    def __init__(self, graph: OpGraph, images: Tensor, inputs: Tensor, neuron: NeuronModel) -> None:
-        self._graph, self._images, self._neuron = graph, images, neuron
+    def __init__(
+        self,
+        graph: OpGraph,
+        images: Tensor,
+        inputs: Tensor,
+        neuron: NeuronModel,
+        readout: Literal["count", "membrane"] = "count",
+    ) -> None:
+        self._graph, self._images, self._neuron, self._readout = graph, images, neuron, readout
         self._trains: dict[str, tuple[Tensor, Tensor | None]] = {
             op.name: (inputs, None) for op in graph if op.kind == "input"
         }
@@ -175,18 +191,26 @@ class Fitter:
         """One gain and offset for all classes: adding a constant to every logit does not change the class.
 
         Logits are mapped into 0..1 so that no membrane drifts below its start (where 24 bits would overflow) and
-        every class can spike; counts then order the classes as the logits do.
+        every class can spike; counts then order the classes as the logits do. Read out by the membrane, they are made
+        so small that none spikes in the whole run: every count is 0, and the highest potential decides.
         """
         logits = evaluate(self._graph, self._images, {op.name})[op.name]
         low, high = (float(torch.quantile(logits.flatten().double(), q)) for q in (0.001, 0.999))
         span = max(high - low, 1e-6)
         classes = logits.shape[1]
-        if self._neuron.reset == "subtract":
+        if self._readout == "membrane":
+            room = MEMBRANE_SHARE * (1.0 - self._neuron.initial_membrane)
+            choice = (room / max(self._largest_sum(op), 1e-6), 0.0)
+        elif self._neuron.reset == "subtract":
             choice = (0.95 / span, -0.95 * low / span)
         else:
             choice = self._search_readout(op, logits, low, span)
         gain = torch.full((classes,), choice[0])
         return self._settled(op, gain, 1.0 / gain, choice[1])
+
+    def _largest_sum(self, op: Op) -> float:
+        """The largest absolute sum over the steps run so far that the read-out's input reaches, on any image."""
+        return max(float(value.cumsum(1).abs().max()) for _, value in self._values(op))
 
     def _search_readout(self, op: Op, logits: Tensor, low: float, span: float) -> tuple[float, float]:
         """Agreement with the ANN's classes, by counts alone and with the membrane breaking ties, on average.

@@ -9,6 +9,7 @@ from pathlib import Path
 from gascnn.toolkit.data.arrays import read_npz
 from gascnn.toolkit.data.dataset import CHANNELS, Dataset
 from gascnn.toolkit.data.folder import read_class_folder
+from gascnn.toolkit.data.image_set import is_image_set, read_image_set
 from gascnn.toolkit.data.named import NAMED, load_named, locate
 from gascnn.toolkit.data.privacy import shown
 from gascnn.toolkit.data.raw import split_raw
@@ -65,7 +66,8 @@ def load_dataset(
 
     Args:
         name_or_path: a name (``digits``, ``mnist``, ``brain-mri``, ``mias``), a folder with one sub-folder a class
-            (under ``train``, ``val`` and ``test`` if wanted), or an ``.npz`` file with ``images`` and ``labels``.
+            (under ``train``, ``val`` and ``test`` if wanted), an ``.npz`` file with ``images`` and ``labels``, or a
+            folder that ``gascnn synthesise`` wrote, whose images are taken as they are.
         data_dir: where to look for named sets first, before ``$GASCNN_DATA`` and the user's cache.
         image_size: scale each whole image to this many pixels in height and width; None keeps the size.
         channels: 1 (gray) or 3 (RGB); None keeps what there is, for a folder that of the majority.
@@ -81,6 +83,8 @@ def load_dataset(
     """
     _check_options(image_size, channels, seed)
     check_framing(framing)
+    if name_or_path not in NAMED and is_image_set(Path(name_or_path).expanduser()):
+        return read_image_set(Path(name_or_path).expanduser(), image_size, channels, framing)
     return replace(_load(name_or_path, data_dir, image_size, channels, framing, seed), framing=framing)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import nir
 import numpy as np
@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from gascnn.toolkit.errors import FormatError
 from gascnn.toolkit.framing import FRAMINGS
+from gascnn.toolkit.lowering.deployment import Coding
 
 KEY = "gascnn"
 SCHEMA = 1
@@ -29,7 +30,7 @@ class GraphNotes:
     Attributes:
         reset: ``zero`` or ``subtract``; None where the graph does not say.
         dt: length of a step, in the unit of its time constants; None where no neuron needs it.
-        coding: how images become spikes: ``regular``, ``bernoulli`` or ``constant``.
+        coding: how images become spikes; see :mod:`gascnn.toolkit.coding`.
         seed: of the coding.
         steps: T it was calibrated for.
         skip_steps: first read-out steps left out of the spike count.
@@ -38,11 +39,13 @@ class GraphNotes:
         pixel_max: pixel value of intensity 1.
         framing: what part of an image it takes; see :mod:`gascnn.toolkit.framing`.
         provenance: where the network came from.
+        neuron: ``cuba`` (integrate and fire) or ``sdnn``: its IF nodes stand for ReLUs, to become sigma-delta neurons.
+        input_threshold: of ``sdnn``: the smallest change of a pixel that is sent, as a share of the largest message.
     """
 
     reset: Literal["zero", "subtract"] | None = None
     dt: float | None = None
-    coding: Literal["regular", "bernoulli", "constant"] = "regular"
+    coding: Coding = "regular"
     seed: int = 0
     steps: int = 64
     skip_steps: int = 0
@@ -51,6 +54,8 @@ class GraphNotes:
     pixel_max: int = 255
     framing: str = "whole"
     provenance: dict[str, Any] = field(default_factory=dict)
+    neuron: Literal["cuba", "sdnn"] = "cuba"
+    input_threshold: float = 0.0
 
     def checked(self) -> GraphNotes:
         """Itself, if its values can be used.
@@ -61,7 +66,7 @@ class GraphNotes:
         good = {
             "reset": self.reset in (None, "zero", "subtract"),
             "dt": self.dt is None or (isinstance(self.dt, int | float) and 0 < self.dt < math.inf),
-            "coding": self.coding in ("regular", "bernoulli", "constant"),
+            "coding": self.coding in get_args(Coding),
             "seed": _whole(self.seed, 0),
             "steps": _whole(self.steps, 1),
             "skip_steps": _whole(self.skip_steps, 0),
@@ -71,6 +76,8 @@ class GraphNotes:
             "pixel_max": _whole(self.pixel_max, 1),
             "framing": self.framing in FRAMINGS,
             "provenance": isinstance(self.provenance, dict),
+            "neuron": self.neuron in ("cuba", "sdnn"),
+            "input_threshold": isinstance(self.input_threshold, int | float) and 0 <= self.input_threshold <= 1,
         }
         for name, fine in good.items():
             if not fine:
@@ -90,12 +97,15 @@ class NeuronNotes:
         initial_membrane: membrane potential at the start, as a share of the threshold, 0..1.
         current_peak: (C,) largest absolute input current of one step seen in calibration, in thresholds; None if
             never measured.
-        membrane_peak: (C,) largest absolute membrane potential seen in calibration, in thresholds; None likewise.
+        membrane_peak: (C,) largest absolute membrane potential seen in calibration, in thresholds; None likewise. Of a
+            sigma-delta neuron: its largest activation.
+        message_threshold: of a sigma-delta neuron: the smallest change that is sent, as a share of the largest message.
     """
 
     initial_membrane: float = 0.0
     current_peak: npt.NDArray[np.floating] | None = None
     membrane_peak: npt.NDArray[np.floating] | None = None
+    message_threshold: float = 0.0
 
 
 def graph_notes(graph: nir.NIRGraph) -> GraphNotes:
@@ -130,23 +140,35 @@ def neuron_notes(node: nir.NIRNode) -> NeuronNotes:
     """Read the notes of a neuron node; missing ones get the defaults.
 
     Raises:
-        FormatError: an initial membrane outside 0..1, peaks that are negative or not finite.
+        FormatError: a share outside 0..1, peaks that are negative or not finite.
     """
     values = node.metadata or {}
-    initial = _numbers("initial_membrane", values.get("initial_membrane", 0.0))
-    if initial.size != 1 or initial[0] > 1.0:
-        raise FormatError(f"initial_membrane is {initial}; it must be one share of the threshold, 0..1")
-    peaks = (values.get("current_peak"), values.get("membrane_peak"))
-    return NeuronNotes(float(initial[0]), *(None if peak is None else _numbers("a peak", peak) for peak in peaks))
+    initial = _share("initial_membrane", values.get("initial_membrane", 0.0), "threshold")
+    threshold = _share("message_threshold", values.get("message_threshold", 0.0), "largest message")
+    current, membrane = (values.get(name) for name in ("current_peak", "membrane_peak"))
+    return NeuronNotes(initial, _peak(current), _peak(membrane), threshold)
 
 
 def set_neuron_notes(node: nir.NIRNode, notes: NeuronNotes) -> None:
     """Write the notes into a neuron node's metadata."""
     node.metadata["initial_membrane"] = float(notes.initial_membrane)
+    if notes.message_threshold:
+        node.metadata["message_threshold"] = float(notes.message_threshold)
     for name in ("current_peak", "membrane_peak"):
         value = getattr(notes, name)
         if value is not None:
             node.metadata[name] = np.asarray(value, dtype=np.float32)
+
+
+def _share(name: str, value: object, of: str) -> float:
+    numbers = _numbers(name, value)
+    if numbers.size != 1 or numbers[0] > 1.0:
+        raise FormatError(f"{name} is {numbers}; it must be one share of the {of}, 0..1")
+    return float(numbers[0])
+
+
+def _peak(value: object) -> npt.NDArray[np.floating] | None:
+    return None if value is None else _numbers("a peak", value)
 
 
 def _numbers(name: str, value: object) -> npt.NDArray[np.floating]:

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 from gascnn.toolkit.errors import FormatError
 from gascnn.toolkit.framing import FRAMINGS
 
-Coding = Literal["regular", "bernoulli", "constant"]
+Coding = Literal["regular", "bernoulli", "constant", "rate", "rate-inverted", "rate-normal"]
 Grade = Literal["hardware", "simulator"]
 
 SCHEMA = 1
@@ -23,8 +23,9 @@ class Deployment:
         image_shape: (C, H, W) of the images, without constant channels.
         classes: class names, in the order of the output neurons.
         steps: T, the number of input steps it was fitted for.
-        coding: ``regular`` (evenly spaced spikes, seeded phase), ``bernoulli`` (seeded random spikes) or
-            ``constant`` (the 8-bit pixel itself at every step).
+        coding: ``regular`` (evenly spaced spikes, seeded phase), ``bernoulli`` (seeded random spikes), ``constant``
+            (the pixel itself at every step), ``rate``, ``rate-inverted`` or ``rate-normal`` (above or below seeded
+            random thresholds between the image's extremes); see :mod:`gascnn.toolkit.coding`.
         seed: of the coding.
         pixel_max: the pixel value that means intensity 1 (255 for 8-bit images).
         framing: what part of an image it takes; see :mod:`gascnn.toolkit.framing`.

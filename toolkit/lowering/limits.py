@@ -28,6 +28,9 @@ WEIGHT_MIN, WEIGHT_MAX, WEIGHT_STEP = -256, 254, 2
 
 WEIGHT_BITS = 8
 
+WEIGHT_SIMULATOR_MAX = 1 << 15
+"""What is used of the 32 bits that Lava's CPU model of a convolution holds."""
+
 THRESHOLD_MAX = (1 << 17) - 1
 """vThMant has 17 bits; from 131072 on a neuron never spikes."""
 
@@ -52,6 +55,27 @@ DELAY_MAX = 62
 MESSAGE_BITS_MAX = 16
 GRADED_INPUT_BITS = 8
 """Pixels given as graded spikes are integers 0..255."""
+
+MESSAGE_EXPONENT = 6
+"""Fraction bits of a sigma-delta message (``spike_exp`` of NetX's ``Network``, its default)."""
+
+SIGMA_DELTA_SHIFT = 12
+"""Fraction bits of sigma-delta states: those of a message and NetX's fixed ``state_exp`` of 6."""
+
+MESSAGE_UNIT = 1 << MESSAGE_EXPONENT
+"""A message of 64 is an activation of 1; a weight of 64 passes a message on as it is."""
+
+MESSAGE_MAX = (1 << (MESSAGE_BITS_MAX - 1)) - 1
+"""Messages have 16 bits with sign (what NetX asks for); Lava's CPU models hold 32 and do not check."""
+
+SIGMA_DELTA_STATE_LIMIT = 1 << 23
+"""Sigma-delta states have 24 bits with sign; Lava's CPU models hold 32 and do not check."""
+
+SIGMA_DELTA_THRESHOLD_MAX = (SIGMA_DELTA_STATE_LIMIT - 1) >> SIGMA_DELTA_SHIFT
+"""2047: the largest threshold, or bias, whose scaled value is a 24-bit state."""
+
+SIGMA_DELTA_BIAS_LEVEL = 32
+"""What always-on planes hold in sigma-delta networks: a weight from one is a bias of half as many activations."""
 
 CONV_ACCUMULATOR_BITS = 24
 """Lava's fixed-point convolution wraps its sums at 24 bits."""

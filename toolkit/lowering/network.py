@@ -15,6 +15,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from gascnn.toolkit.errors import LimitError
+from gascnn.toolkit.lowering import limits
 from gascnn.toolkit.lowering.deployment import Deployment
 
 IntArray = npt.NDArray[np.integer]
@@ -63,6 +65,33 @@ class CubaNeuron:
 
 
 @dataclass(frozen=True, eq=False)
+class SigmaDeltaNeuron:
+    """Sigma-delta neuron with graded messages (NetX type SDNN; Lava's ``Delta``, ``SigmaDelta`` and ``Sigma``).
+
+    Per step, with ``S = 12`` and what comes in ``a``: ``sigma += a``; ``act = max(sigma + (bias << S), 0)``;
+    ``d = act - act_before + residue``; the message is ``d >> 6`` where ``|d| >= threshold << S``, else nothing;
+    ``residue = d`` less what was sent. Input neurons (Delta) take ``act = a << S``. A read-out (Sigma) gives ``sigma``
+    itself at every step. An activation of 1 is a message of 64 and a state of 4096; a weight of 64 passes it on as it
+    is.
+
+    Attributes:
+        threshold: whole activations, 0..2047; the smallest change that is sent; one for all (Lava builds no others).
+        read_out: whether it is a read-out: no threshold, no bias, no ReLU.
+    """
+
+    threshold: IntArray = field(default_factory=lambda: np.array(0))
+    read_out: bool = False
+
+    @property
+    def per_channel(self) -> bool:
+        """Whether thresholds differ between channels, which Lava cannot build."""
+        return np.ndim(self.threshold) > 0
+
+
+Neuron = CubaNeuron | SigmaDeltaNeuron
+
+
+@dataclass(frozen=True, eq=False)
 class InputLayer:
     """The network's input: a shape, and possibly input neurons that receive the input at their ``a_in``.
 
@@ -73,7 +102,7 @@ class InputLayer:
     """
 
     shape: tuple[int, ...]
-    neuron: CubaNeuron | None = None
+    neuron: Neuron | None = None
     weight: int | None = None
     bias: int | None = None
 
@@ -99,11 +128,16 @@ class ConvLayer:
     padding: tuple[int, int]
     dilation: tuple[int, int]
     groups: int
-    neuron: CubaNeuron
+    neuron: Neuron
     bias: IntArray | None = None
     self_weight: IntArray | None = None
     segments: tuple[Segment, ...] = ()
     kind: Literal["conv"] = "conv"
+
+    @property
+    def cuba(self) -> CubaNeuron:
+        """Its neurons, for what works with integrate-and-fire neurons only; see :func:`cuba`."""
+        return cuba(self.neuron)
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +157,7 @@ class DenseLayer:
 
     shape: tuple[int, ...]
     weight: IntArray
-    neuron: CubaNeuron
+    neuron: Neuron
     flatten: bool = False
     bias: IntArray | None = None
     delay: IntArray | None = None
@@ -131,6 +165,11 @@ class DenseLayer:
     self_weight: IntArray | None = None
     segments: tuple[Segment, ...] = ()
     kind: Literal["dense"] = "dense"
+
+    @property
+    def cuba(self) -> CubaNeuron:
+        """Its neurons, for what works with integrate-and-fire neurons only; see :func:`cuba`."""
+        return cuba(self.neuron)
 
 
 SynapticLayer = ConvLayer | DenseLayer
@@ -175,6 +214,23 @@ class NetxNetwork:
     def multiply_accumulates(self) -> int:
         """What one step costs if every synapse is computed, whether a spike comes in or not."""
         return sum(layer.weight.size * math.prod(layer.shape[1:]) for layer in self.layers)
+
+    @property
+    def sigma_delta(self) -> bool:
+        """Whether its neurons are sigma-delta neurons, with graded messages; such networks have no others."""
+        return isinstance(self.layers[-1].neuron, SigmaDeltaNeuron)
+
+    @property
+    def holds_input(self) -> bool:
+        """Whether what was fed last stays after the last input step: its neurons send changes, and nothing changes."""
+        return isinstance(self.input.neuron, SigmaDeltaNeuron)
+
+    @property
+    def constant_level(self) -> int:
+        """What the always-on planes that the host adds hold."""
+        if self.sigma_delta:
+            return limits.SIGMA_DELTA_BIAS_LEVEL
+        return 2**self.input_bits - 1 if self.input_bits else 1
 
     @property
     def silent_at_rest(self) -> bool:
@@ -224,7 +280,24 @@ def _decisive(network: NetxNetwork) -> Iterator[tuple[str, npt.ArrayLike]]:
             yield "geometry", (*layer.stride, *layer.padding, *layer.dilation, layer.groups)
 
 
-def _neuron_numbers(neuron: CubaNeuron) -> Iterator[tuple[str, npt.ArrayLike]]:
+def cuba(neuron: Neuron | None) -> CubaNeuron:
+    """The neuron, if it is an integrate-and-fire one.
+
+    Raises:
+        LimitError: sigma-delta neurons.
+    """
+    if not isinstance(neuron, CubaNeuron):
+        raise LimitError(
+            "this works with integrate-and-fire neurons (NetX type CUBA) only; the network has sigma-delta neurons; "
+            "convert it without --neuron sdnn"
+        )
+    return neuron
+
+
+def _neuron_numbers(neuron: Neuron) -> Iterator[tuple[str, npt.ArrayLike]]:
+    if isinstance(neuron, SigmaDeltaNeuron):
+        yield "read_out" if neuron.read_out else "message_threshold", neuron.threshold
+        return
     yield "threshold", neuron.threshold
     yield "current_decay", neuron.current_decay
     yield "voltage_decay", neuron.voltage_decay

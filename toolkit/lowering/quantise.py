@@ -12,6 +12,7 @@ integrate (``vDecay`` 4096 makes ``v = u + bias``) but shifts the channel's thre
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +21,7 @@ import numpy.typing as npt
 from gascnn.toolkit.errors import ConversionError, LimitError
 from gascnn.toolkit.lowering import limits
 from gascnn.toolkit.lowering.graph import FloatPopulation
-from gascnn.toolkit.lowering.network import ConvLayer, CubaNeuron, DenseLayer, SynapticLayer
+from gascnn.toolkit.lowering.network import ConvLayer, CubaNeuron, DenseLayer, Neuron, SynapticLayer
 from gascnn.toolkit.lowering.plan import LayerPlan
 from gascnn.toolkit.lowering.repeater import Repeater, find_repeater
 
@@ -112,7 +113,7 @@ def _upper_bounds(plan: LayerPlan, scheme: Scheme, rows: npt.NDArray[np.bool_], 
     largest = flat.max(axis=1, initial=0.0)
     bias = np.abs(plan.bias if plan.bias_columns else _direct_bias(plan))
     room = np.full(len(rows), float(limits.THRESHOLD_MAX))
-    weight_limit = limits.WEIGHT_MAX if scheme.hardware or plan.geometry is None else 1 << 15
+    weight_limit = limits.WEIGHT_MAX if scheme.hardware or plan.geometry is None else limits.WEIGHT_SIMULATOR_MAX
     _lower(room, weight_limit, largest)
     if plan.bias_columns:
         _lower(room, limits.WEIGHT_MAX * len(plan.bias_columns), bias)
@@ -143,9 +144,9 @@ def _floor(values: Floats) -> Floats:
     return result
 
 
-def _even(values: Floats) -> Integers:
-    """Nearest even integers."""
-    return (2 * np.rint(values / 2)).astype(np.int64)
+def _multiples(values: Floats, step: int = limits.WEIGHT_STEP) -> Integers:
+    """Nearest multiples of ``step``."""
+    return (step * np.rint(values / step)).astype(np.int64)
 
 
 def _direct_bias(plan: LayerPlan) -> Floats:
@@ -156,19 +157,34 @@ def _direct_bias(plan: LayerPlan) -> Floats:
     return plan.bias / (1.0 - plan.populations[0].current_keep)
 
 
-def _integer_weights(plan: LayerPlan, scale: Floats, relay_weights: Integers) -> Integers:
-    weight = _even(plan.weight * scale.reshape(-1, *(1,) * (plan.weight.ndim - 1)))
+def integer_weights(
+    plan: LayerPlan,
+    scale: Floats,
+    relay_weights: Integers,
+    step: int = limits.WEIGHT_STEP,
+    rounded: Callable[[Floats, int], Integers] | None = None,
+) -> Integers:
+    """A layer's weights, multiples of ``step``: rows times their scale, relays, biases on the always-on columns.
+
+    Args:
+        plan: in floating point.
+        scale: (rows,) factors; biases times these are spread over the always-on columns.
+        relay_weights: (rows,) what each relay is connected with.
+        step: 2 for 8-bit weights of mixed sign.
+        rounded: gives multiples of a step for the weights of populations; default the nearest.
+    """
+    weight = (rounded or _multiples)(plan.weight * scale.reshape(-1, *(1,) * (plan.weight.ndim - 1)), step)
     origin = (plan.geometry.tap(0, 0), plan.geometry.tap(1, 0)) if plan.geometry is not None else ()
     for row, column in plan.relays:
         weight[(row, column, *origin)] = relay_weights[row]
     if plan.bias_columns:
-        _spread_bias(weight, plan, scale, origin)
+        _spread_bias(weight, plan, _multiples(plan.bias * scale, step), origin)
     return weight
 
 
-def _spread_bias(weight: Integers, plan: LayerPlan, scale: Floats, origin: tuple[int, ...]) -> None:
+def _spread_bias(weight: Integers, plan: LayerPlan, bias: Integers, origin: tuple[int, ...]) -> None:
     """Put each row's bias on as few always-on columns as its size needs."""
-    left = _even(plan.bias * scale)
+    left = bias
     for column in plan.bias_columns:
         part = np.clip(left, limits.WEIGHT_MIN + 2, limits.WEIGHT_MAX)
         taps = weight[:, column]
@@ -205,13 +221,13 @@ def _zero(
     if plan.generated or (not plan.bias_columns and np.any(plan.bias)):
         bias = np.rint(_direct_bias(plan) * scale).astype(np.int64)
         bias[list(plan.generated)] = firing + 1
-    weight = _integer_weights(plan, scale, np.full(len(rows), relay_weight))
+    weight = integer_weights(plan, scale, np.full(len(rows), relay_weight))
     neuron = CubaNeuron(
         threshold=threshold,
         current_decay=np.array(_decay(population.current_keep)),
         voltage_decay=np.array(_decay(population.voltage_keep)),
     )
-    return _layer(plan, weight, neuron, bias, None), _scales(plan, rows, scale, "current_peak")
+    return built_layer(plan, weight, neuron, bias, None), _scales(plan, rows, scale, "current_peak")
 
 
 def _check_zero(plan: LayerPlan, population: FloatPopulation, name: str) -> None:
@@ -259,8 +275,8 @@ def _subtract(
     neuron = CubaNeuron(
         threshold=np.array(threshold), current_decay=np.array(decay), voltage_decay=np.array(limits.DECAY_UNITY)
     )
-    weight = _integer_weights(plan, theta, relay_weights)
-    return _layer(plan, weight, neuron, threshold - fire, self_weight), _scales(plan, rows, theta, "membrane_peak")
+    weight = integer_weights(plan, theta, relay_weights)
+    return built_layer(plan, weight, neuron, threshold - fire, self_weight), _scales(plan, rows, theta, "membrane_peak")
 
 
 def _check_subtract(plan: LayerPlan, keep: float, start: Floats, name: str) -> None:
@@ -310,9 +326,10 @@ def _self_weights(
     return best[1:]
 
 
-def _layer(
-    plan: LayerPlan, weight: Integers, neuron: CubaNeuron, bias: Integers | None, self_weight: Integers | None
+def built_layer(
+    plan: LayerPlan, weight: Integers, neuron: Neuron, bias: Integers | None, self_weight: Integers | None
 ) -> SynapticLayer:
+    """The layer of a plan with its numbers."""
     if plan.geometry is None:
         return DenseLayer(
             shape=plan.shape,

@@ -14,7 +14,15 @@ import numpy as np
 
 from gascnn.toolkit.errors import FormatError, LimitError
 from gascnn.toolkit.lowering import limits
-from gascnn.toolkit.lowering.network import ConvLayer, DenseLayer, NetxNetwork, SynapticLayer, layer_label
+from gascnn.toolkit.lowering.network import (
+    ConvLayer,
+    CubaNeuron,
+    DenseLayer,
+    NetxNetwork,
+    SigmaDeltaNeuron,
+    SynapticLayer,
+    layer_label,
+)
 from gascnn.toolkit.lowering.netx_dense import effective_dense
 from gascnn.toolkit.lowering.shapes import conv_output_shape
 
@@ -108,10 +116,14 @@ def parameters_broadcast(network: NetxNetwork, index: int, layer: SynapticLayer)
     """Neuron parameters are scalars or one a channel, self-weights one a channel, biases that or one a neuron."""
     channels = layer.shape[0]
     neuron = layer.neuron
-    named = {"vThMant": neuron.threshold, "iDecay": neuron.current_decay, "vDecay": neuron.voltage_decay}
+    named = {"vThMant": neuron.threshold}
+    if isinstance(neuron, CubaNeuron):
+        named |= {"iDecay": neuron.current_decay, "vDecay": neuron.voltage_decay}
     for name, value in named.items():
         if np.shape(value) not in ((), (channels,)):
             yield Violation(f"{name} has shape {np.shape(value)}", f"scalar or ({channels},)", "correct it")
+    if isinstance(neuron, SigmaDeltaNeuron) and neuron.per_channel:
+        yield Violation("sigma-delta thresholds a channel", "one a layer (Lava cannot build others)", "use one")
     biases = ((channels,), layer.shape) if isinstance(layer, ConvLayer) else ((channels,), (1,))
     if layer.bias is not None and layer.bias.shape not in biases:
         yield Violation(f"bias has shape {layer.bias.shape}", f"{biases[0]} or {biases[1]}", "correct it")
@@ -149,7 +161,28 @@ def geometry_positive(network: NetxNetwork, index: int, layer: SynapticLayer) ->
         )
 
 
+def neurons_of_one_kind(network: NetxNetwork, index: int, layer: SynapticLayer) -> Iterator[Violation]:
+    """Sigma-delta neurons send changes, which other neurons would take for spikes; only the last may be a read-out."""
+    neurons = (network.input.neuron, *(other.neuron for other in network.layers))
+    if len({type(neuron) for neuron in neurons if neuron is not None}) > 1:
+        yield Violation(
+            "neurons of types CUBA and SDNN in one network", "one type for all", "use sigma-delta neurons everywhere"
+        )
+    neuron = layer.neuron
+    if not isinstance(neuron, SigmaDeltaNeuron):
+        return
+    if isinstance(layer, DenseLayer) and (layer.delay is not None or layer.weight_rec is not None):
+        what = "delays" if layer.delay is not None else "recurrent synapses"
+        yield Violation(f"{what} with sigma-delta neurons", "not supported", "remove them")
+    read_out_input = isinstance(network.input.neuron, SigmaDeltaNeuron) and network.input.neuron.read_out
+    if (neuron.read_out and index < network.depth - 1) or read_out_input:
+        yield Violation("a sigma_output that is not the last layer", "only the last reads out", "remove it")
+    if neuron.read_out and layer.bias is not None:
+        yield Violation("a sigma_output with a bias", "NetX cannot build it (TypeError)", "remove the bias")
+
+
 STRUCTURE_RULES: tuple[Rule, ...] = (
+    neurons_of_one_kind,
     geometry_positive,
     conv_follows_an_image,
     dense_follows_a_vector,
@@ -161,18 +194,22 @@ STRUCTURE_RULES: tuple[Rule, ...] = (
 
 
 def threshold_in_range(network: NetxNetwork, index: int, layer: SynapticLayer) -> Iterator[Violation]:
-    """The threshold (vThMant) is an unsigned 17-bit number."""
+    """The threshold (vThMant) is an unsigned 17-bit number; of sigma-delta neurons one that fits their state."""
     worst = np.asarray(layer.neuron.threshold)
-    if worst.min() < 0 or worst.max() > limits.THRESHOLD_MAX:
+    graded = isinstance(layer.neuron, SigmaDeltaNeuron)
+    most = limits.SIGMA_DELTA_THRESHOLD_MAX if graded else limits.THRESHOLD_MAX
+    if worst.min() < 0 or worst.max() > most:
         yield Violation(
             f"threshold {worst.min()}..{worst.max()}",
-            f"0..{limits.THRESHOLD_MAX} (17 bits)",
+            f"0..{most} ({'a 24-bit state' if graded else '17 bits'})",
             "lower the layer's integer scale",
         )
 
 
 def decays_in_range(network: NetxNetwork, index: int, layer: SynapticLayer) -> Iterator[Violation]:
     """Decays are shares of 4096."""
+    if not isinstance(layer.neuron, CubaNeuron):
+        return
     for name, value in (("iDecay", layer.neuron.current_decay), ("vDecay", layer.neuron.voltage_decay)):
         if np.min(value) < 0 or np.max(value) > limits.DECAY_UNITY:
             yield Violation(
@@ -182,10 +219,22 @@ def decays_in_range(network: NetxNetwork, index: int, layer: SynapticLayer) -> I
 
 def bias_in_simulator_range(network: NetxNetwork, index: int, layer: SynapticLayer) -> Iterator[Violation]:
     """Lava's CPU model stores the bias mantissa as int16 and wraps beyond it without a word."""
-    if layer.bias is not None and np.abs(layer.bias).max(initial=0) > limits.BIAS_SIMULATOR_MAX:
+    if isinstance(layer.neuron, SigmaDeltaNeuron):
+        yield from _sigma_delta_bias(layer)
+    elif layer.bias is not None and np.abs(layer.bias).max(initial=0) > limits.BIAS_SIMULATOR_MAX:
         yield Violation(
             f"bias {np.abs(layer.bias).max()}",
             f"at most {limits.BIAS_SIMULATOR_MAX} (Lava wraps it as int16)",
+            "lower the layer's integer scale",
+        )
+
+
+def _sigma_delta_bias(layer: SynapticLayer) -> Iterator[Violation]:
+    worst = 0 if layer.bias is None else int(np.abs(layer.bias).max(initial=0))
+    if worst > limits.SIGMA_DELTA_THRESHOLD_MAX:
+        yield Violation(
+            f"bias {worst}",
+            f"at most {limits.SIGMA_DELTA_THRESHOLD_MAX} (a 24-bit state)",
             "lower the layer's integer scale",
         )
 

@@ -19,6 +19,7 @@ from gascnn.toolkit.lowering.network import InputLayer, NetxNetwork, Reset, Syna
 from gascnn.toolkit.lowering.plan import LayerPlan, plan_layers, population_depths
 from gascnn.toolkit.lowering.quantise import Scales, Scheme, quantise_layer
 from gascnn.toolkit.lowering.rules import check_network
+from gascnn.toolkit.lowering.sigma_delta import sigma_delta_network
 
 BiasMode = Literal["neuron", "always-on", "input"]
 
@@ -106,7 +107,8 @@ class Lowered:
 
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON-able values."""
-        return {"reset": self.network.reset, "layers": [vars(layer) for layer in self.layers]}
+        neuron = "sdnn" if self.network.sigma_delta else "cuba"
+        return {"neuron": neuron, "reset": self.network.reset, "layers": [vars(layer) for layer in self.layers]}
 
 
 def _largest_current(network: NetxNetwork, index: int) -> float:
@@ -114,7 +116,7 @@ def _largest_current(network: NetxNetwork, index: int) -> float:
     layer = network.layers[index]
     largest_input = 2**network.input_bits - 1 if index == 0 and network.input_bits else 1
     sums = np.abs(layer.weight).reshape(len(layer.weight), -1).sum(axis=1) * largest_input
-    lost = np.asarray(layer.neuron.current_decay) / limits.DECAY_UNITY
+    lost = np.asarray(layer.cuba.current_decay) / limits.DECAY_UNITY
     return float(np.max(np.divide(sums, lost, out=np.full(len(sums), np.inf), where=lost > 0)))
 
 
@@ -150,6 +152,8 @@ def lower_with_report(graph: nir.NIRGraph, options: LoweringOptions | None = Non
     options = (options or LoweringOptions()).checked()
     spiking = read_graph(_with_dt(graph, options.dt))
     notes = spiking.notes
+    if notes.neuron == "sdnn":
+        return _lower_sigma_delta(spiking, options)
     reset = options.reset or notes.reset
     if reset is None:
         raise ConversionError("the graph does not say how its neurons reset; give --reset zero or --reset subtract")
@@ -186,6 +190,25 @@ def lower_with_report(graph: nir.NIRGraph, options: LoweringOptions | None = Non
     check_network(network)
     reports = tuple(_report(i, plan, scales) for i, (plan, (_, scales)) in enumerate(zip(plans, done, strict=True)))
     return Lowered(network, reports)
+
+
+def _lower_sigma_delta(graph: SpikeGraph, options: LoweringOptions) -> Lowered:
+    for name, value, allowed in (
+        ("reset", options.reset, (None,)),
+        ("bias", options.bias, (None, "input")),
+        ("input_bits", options.input_bits, (None, limits.GRADED_INPUT_BITS)),
+    ):
+        if value not in allowed:
+            raise UsageError(f"{name} {value} is for integrate-and-fire neurons; leave it out with sigma-delta neurons")
+    if graph.notes.coding != "constant":
+        raise UsageError(
+            f"sigma-delta neurons take the pixel itself; convert with coding constant, not {graph.notes.coding}"
+        )
+    made = sigma_delta_network(graph, hardware=options.grade == "hardware")
+    network = made.network.with_deployment(_deployment(graph, graph.notes, options))
+    check_network(network)
+    pairs = enumerate(zip(made.plans, made.scales, strict=True))
+    return Lowered(network, tuple(_report(i, plan, scales) for i, (plan, scales) in pairs))
 
 
 def _quantised(index: int, plan: LayerPlan, scheme: Scheme, last: bool) -> tuple[SynapticLayer, Scales]:

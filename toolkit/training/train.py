@@ -19,16 +19,14 @@ import torch
 from torch import nn
 
 from gascnn.models.resnet import ResNet, resnet
-from gascnn.toolkit.errors import FormatError, UsageError
-from gascnn.toolkit.files import write_json
+from gascnn.toolkit.errors import UsageError
 from gascnn.toolkit.training import checkpoint
 from gascnn.toolkit.training.evaluate import evaluate
 from gascnn.toolkit.training.inputs import DatasetLike, check_part, fingerprint
 from gascnn.toolkit.training.loop import Loop, own_torch_state
 from gascnn.toolkit.training.options import TrainingOptions
 from gascnn.toolkit.training.progress import Progress, Silent
-
-RUN_FILE = "run.json"
+from gascnn.toolkit.training.run_folder import RUN_FILE, open_run, read_run
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +108,7 @@ def train(
             hashlib.sha256(json.dumps(description).encode()).hexdigest(),
             progress or Silent(),
         )
-        _open_folder(folder, description, resume)
+        open_run(folder, description, resume)
         if (folder / checkpoint.LAST_FILE).exists():
             loop.restore()
         else:
@@ -168,7 +166,7 @@ def _settled(options: TrainingOptions, folder: Path, resume: bool, *, has_valida
         by_validation = has_validation and options.fit_on == "train"
         options = replace(options, select="val-macro-f1" if by_validation else "last")
     if options.threads == 0:
-        begun = _read_run(folder)["options"].get("threads") if resume and (folder / RUN_FILE).exists() else None
+        begun = read_run(folder)["options"].get("threads") if resume and (folder / RUN_FILE).exists() else None
         options = replace(options, threads=begun or torch.get_num_threads())
     return options
 
@@ -190,45 +188,6 @@ def _description(network: nn.Module, dataset: DatasetLike, options: TrainingOpti
             "fit_sha256": digest,
         },
     }
-
-
-def _open_folder(folder: Path, description: dict[str, Any], resume: bool) -> None:
-    path = folder / RUN_FILE
-    if not path.exists():
-        if (folder / checkpoint.LAST_FILE).exists():
-            raise FormatError(f"{folder} holds a checkpoint but no {RUN_FILE}; start again in a new folder")
-        write_json(path, description)
-        return
-    if not resume:
-        raise UsageError(f"{folder} holds a run; resume it (--resume), or name a new folder")
-    checkpoint.remove_leftovers(folder)
-    begun = _read_run(folder)
-    for section, values in description.items():
-        recorded = begun[section]
-        for name in [*values, *(key for key in recorded if key not in values)]:
-            if recorded.get(name) != values.get(name):
-                what = name if section == "options" else f"{section} {name}"
-                raise UsageError(
-                    f"{folder} was begun with {what} {_short(recorded.get(name))}, now it is "
-                    f"{_short(values.get(name))}; resume with the same, or name a new folder"
-                )
-
-
-def _read_run(folder: Path) -> dict[str, Any]:
-    path = folder / RUN_FILE
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise FormatError(f"{path}: not readable JSON ({error}); start again in a new folder") from error
-    sections = ("options", "model", "dataset")
-    if not isinstance(values, dict) or not all(isinstance(values.get(section), dict) for section in sections):
-        raise FormatError(f"{path}: not the record of a training run; start again in a new folder")
-    return values
-
-
-def _short(value: object) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _provenance(

@@ -160,7 +160,8 @@ class _Graphs:
     def _record(self, index: int, silent: int) -> dict[str, Any]:
         layer = self._run["layers"][index]
         path = str(self._folder / layer["output"])
-        return {"path": path, "counts": layer["counts"], "steps": self._run["steps"], "silent": silent}
+        told = {"path": path, "counts": layer["counts"], "steps": self._run["steps"], "silent": silent}
+        return {**told, "graded": self._run["graded"]}
 
     def _report(self, used: str) -> dict[str, Any]:
         return {"models": used, "start_s": self._start_s, "image_s": self._image_s, "membrane": self._membrane}
@@ -181,7 +182,12 @@ def _source(graph: Graph, run: Run, folder: Path, first: int) -> Any:
     if math.prod(shape) != math.prod(run["input_shape"]):
         raise RuntimeError(f"Lava's input has shape {shape} where {run['input_shape']} was expected")
     source = spikes.SpikeSource(
-        path=str(folder / run["input"]), packed=run["packed"], first_image=first, steps=run["steps"], shape=shape
+        path=str(folder / run["input"]),
+        packed=run["packed"],
+        first_image=first,
+        steps=run["steps"],
+        shape=shape,
+        hold=run["hold"],
     )
     source.s_out.connect(graph.entry)
     return source

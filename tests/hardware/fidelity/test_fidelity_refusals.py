@@ -49,10 +49,10 @@ def write(path, change, *, kind="dense", shape=(2, 5, 5)):
 
 FILES = {
     # name: (datasets, message)
-    "sigma-delta": ({"layer/1/neuron/type": "SDNN"}, "neuron type SDNN is not supported; supported: CUBA, LOIHI"),
+    "sigma-delta": ({"layer/1/neuron/type": "SDNN"}, "neurons of types CUBA and SDNN in one network; one type"),
     "resonate and fire": ({"layer/3/neuron/type": "RF_PHASE"}, "neuron type RF_PHASE is not supported"),
     "unknown neuron": ({"layer/3/neuron/type": "ADAPTIVE"}, "neuron type ADAPTIVE is not supported"),
-    "sigma-delta input": ({"layer/0/neuron/type": "SDNN"}, "layer/0/neuron: neuron type SDNN is not supported"),
+    "sigma-delta input": ({"layer/0/neuron/type": "SDNN"}, "layer/0/neuron: no 'vThMant' in it"),
     "pooling": ({"layer/2/type": "average"}, r"layer type 'average' is not one NetX can load"),
     "complex layer": ({"layer/3/type": "dense_comp"}, "layer type 'dense_comp' is not one NetX can load"),
     "complex weights": (

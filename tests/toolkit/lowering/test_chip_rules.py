@@ -12,7 +12,15 @@ from gascnn.toolkit.errors import FormatError, LimitError
 from gascnn.toolkit.lowering import LoweringOptions, lower_with_report, rules
 from gascnn.toolkit.lowering.annotations import NeuronNotes, set_neuron_notes
 from gascnn.toolkit.lowering.deployment import Deployment
-from gascnn.toolkit.lowering.network import ConvLayer, CubaNeuron, DenseLayer, InputLayer, NetxNetwork, Segment
+from gascnn.toolkit.lowering.network import (
+    ConvLayer,
+    CubaNeuron,
+    DenseLayer,
+    InputLayer,
+    NetxNetwork,
+    Segment,
+    SigmaDeltaNeuron,
+)
 
 NEURON = CubaNeuron(np.array(20))
 CONV = ConvLayer(
@@ -50,13 +58,31 @@ def neuron(threshold=20, current=4096, voltage=0):
     return CubaNeuron(np.array(threshold), np.array(current), np.array(voltage))
 
 
+def graded(conv=None, dense=None, last=None, **changes):
+    """A network of sigma-delta neurons."""
+    sends, reads = {"neuron": SigmaDeltaNeuron(np.array(20))}, {"neuron": SigmaDeltaNeuron(read_out=True)}
+    declared = InputLayer((2, 5, 5), SigmaDeltaNeuron())
+    values = {"conv": sends | (conv or {}), "dense": sends | (dense or {}), "last": reads | (last or {})}
+    return network(**values, **{"input": declared, **changes})
+
+
 def test_the_network_that_is_broken_below_is_fine():
     rules.check_network(network())
     rules.check_network(subtracting(self_weight=np.array([127 << 7, 128])))
     rules.check_network(network(conv={"bias": np.zeros((4, 5, 5), int)}, last={"bias": np.array([-4095])}))
+    rules.check_network(graded(conv={"bias": np.full(4, -2047), "neuron": SigmaDeltaNeuron(np.array(2047))}))
 
 
 STRUCTURE = {
+    "neurons_of_one_kind": [
+        (graded(dense={"neuron": NEURON}), r"layer_00 .*: neurons of types CUBA and SDNN in one network; one type"),
+        (graded(input=InputLayer((2, 5, 5), NEURON)), "neurons of types CUBA and SDNN"),
+        (graded(last={"delay": np.ones((2, 3), int)}), r"layer_02 \(dense\): delays with sigma-delta neurons; not"),
+        (graded(last={"weight_rec": np.full((2, 2), 2)}), "recurrent synapses with sigma-delta neurons"),
+        (graded(dense={"neuron": SigmaDeltaNeuron(read_out=True)}), "layer_01 .* sigma_output that is not the last"),
+        (graded(input=InputLayer((2, 5, 5), SigmaDeltaNeuron(read_out=True))), "sigma_output that is not the last"),
+        (graded(last={"bias": np.array([1, 2])}), "a sigma_output with a bias; NetX cannot build it"),
+    ],
     "geometry_positive": [
         (network(conv={"stride": (0, 1)}), r"layer_00 \(conv: stem\): stride \(0, 1\); 1..127 \(Lava"),
         (network(conv={"padding": (-1, 0)}), r"padding \(-1, 0\); 0..127"),
@@ -87,6 +113,9 @@ STRUCTURE = {
         (subtracting(self_weight=np.full(3, 20)), r"self_weight has shape \(3,\); \(2,\)"),
         (subtracting(self_weight=np.array([20, -20])), "self_weight -20; 0 or more"),
         (subtracting(), "no self_weight in a network with reset subtract"),
+        (graded(reset="subtract"), "no self_weight in a network with reset subtract"),
+        (graded(dense={"neuron": SigmaDeltaNeuron(np.ones(2, int))}), r"vThMant has shape \(2,\); scalar or \(3,\)"),
+        (graded(dense={"neuron": SigmaDeltaNeuron(np.ones(3, int))}), "sigma-delta thresholds a channel; one a layer"),
         (network(last={"self_weight": np.full(2, 20)}), "a self_weight in a network with reset zero"),
     ],
 }  # fmt: skip
@@ -95,6 +124,8 @@ SIMULATOR = {
     "threshold_in_range": [
         (network(last={"neuron": neuron(131072)}), r"layer_02 \(dense\): threshold 131072..131072; 0..131071"),
         (network(last={"neuron": neuron(-1)}), "threshold -1..-1"),
+        (graded(dense={"neuron": SigmaDeltaNeuron(np.array(2048))}), r"2048..2048; 0..2047 \(a 24-bit state\)"),
+        (graded(dense={"neuron": SigmaDeltaNeuron(np.array(-1))}), "threshold -1..-1; 0..2047"),
     ],
     "decays_in_range": [
         (network(last={"neuron": neuron(current=4097)}), "iDecay 4097..4097; 0..4096"),
@@ -102,6 +133,7 @@ SIMULATOR = {
     ],
     "bias_in_simulator_range": [
         (network(last={"bias": np.array([0, -32768])}), r"bias 32768; at most 32767 \(Lava wraps it as int16\)"),
+        (graded(conv={"bias": np.array([0, 0, -2048, 0])}), r"bias 2048; at most 2047 \(a 24-bit state\)"),
     ],
     "weights_fit_int32": [
         (network(conv={"weight": np.full((4, 2, 3, 3), 2**27)}), f"a neuron's weights sum to {18 * 2**27}; below 2.31"),
