@@ -17,7 +17,9 @@ def run(models, start_s, *image_s, membrane=0, spike=False, why_stock=None):
     fired[1, 4, 2] = spike
     counts = fired.sum(axis=1, dtype=np.int32)
     state = np.full((2, 3), membrane, dtype=np.int64)
-    return LavaResult(8, [counts], counts, state, [fired], None, models, why_stock, start_s, image_s)
+    return LavaResult(
+        8, [counts], counts, state, [fired], models=models, why_stock=why_stock, start_s=start_s, image_s=image_s
+    )
 
 
 @pytest.fixture
