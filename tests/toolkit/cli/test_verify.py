@@ -189,6 +189,19 @@ def test_a_read_out_that_differs_fails_even_where_spikes_agree(models):
     assert "the read-out" in check.reasons()[0]
 
 
+def test_a_read_out_by_its_membrane_need_not_spike(models):
+    network = read_netx(models.zero)
+    left, right = results(network)
+    for run in (left, right):
+        run.spikes[-1][...] = False
+    assert np.ptp(left.output_membrane) > 0
+    assert compare(network, left, right).passed
+    still = np.zeros_like(left.output_membrane)
+    check = compare(network, replace(left, output_membrane=still), replace(right, output_membrane=still))
+    assert not check.passed
+    assert "is silent: its spikes prove nothing" in check.reasons()[0]
+
+
 def test_runs_of_other_sizes_are_not_compared(models):
     network = read_netx(models.zero)
     left, right = results(network)
