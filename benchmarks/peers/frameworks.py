@@ -8,6 +8,7 @@ runs. ``compiled`` puts torch's compiler over each population of neurons.
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import version
@@ -25,11 +26,11 @@ def load(name: str, plan: Path, threads: int) -> Any:
     torch.set_num_threads(threads)
     torch.set_grad_enabled(False)
     description = json.loads(plan.read_text())
-    kinds = {"spikingjelly": SpikingJelly, "snntorch": SnnTorch, "sinabs": Sinabs}
+    kinds: dict[str, Callable[..., Any]] = {"spikingjelly": SpikingJelly, "snntorch": SnnTorch, "sinabs": Sinabs}
     return kinds[name](torch, description, plan.parent)
 
 
-class _Framework:
+class _Framework(ABC):
     """What the three have in common: the synapses are torch's.
 
     Args:
@@ -106,17 +107,17 @@ class _Framework:
         geometry = {name: layer[name] for name in ("stride", "padding", "dilation", "groups")}
         return lambda frames: functional.conv2d(frames, weight, **geometry)
 
+    @abstractmethod
     def neurons(self, threshold: float) -> Any:
         """A population of integrate-and-fire neurons reset to zero."""
-        raise NotImplementedError
 
+    @abstractmethod
     def fire(self, population: Any, sums: Any) -> Any:
         """(step, image, ...) sums to spikes, from rest."""
-        raise NotImplementedError
 
+    @abstractmethod
     def run_steps(self, steps: list[Any], synapses: list[Any], neurons: list[Any]) -> None:
         """All layers step by step."""
-        raise NotImplementedError
 
 
 class SpikingJelly(_Framework):

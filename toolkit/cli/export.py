@@ -11,7 +11,7 @@ import click
 
 from gascnn.toolkit.cli import options
 from gascnn.toolkit.cli.convert import conversion_options, converted, data_free_option, own_model_options, show
-from gascnn.toolkit.cli.netx_output import measured_accuracy, without_paths, write_checked
+from gascnn.toolkit.cli.netx_output import measured_accuracy, say_expected, without_paths, write_checked
 from gascnn.toolkit.cli.output import bar, note, percent, save_json, say, table
 from gascnn.toolkit.errors import LimitError, UsageError
 
@@ -242,9 +242,4 @@ def _show(lowered: Lowered, result: dict[str, Any]) -> None:
     say()
     say(f"{result['output']}: {result['neurons']} neurons, {result['bytes']} bytes, {result['grade']} grade")
     say(f"SHA-256 {result['sha256']}")
-    if result["expected"]:
-        figures = result["expected"]
-        say(
-            f"expected on {figures['images']} test images of {figures['data']}: accuracy {percent(figures['accuracy'])}"
-            f", macro-F1 {percent(figures['macro_f1'])} (of this file, in the bit-exact simulator)"
-        )
+    say_expected(result["expected"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gascnn.toolkit.cli.output import bar, percent, say
 from gascnn.toolkit.errors import LimitError
 
 if TYPE_CHECKING:
@@ -53,7 +54,6 @@ def measured_accuracy(network: NetxNetwork, dataset: Dataset, limit: int | None)
         limit: only the first so many.
     """
     from gascnn.hardware.simulator import simulate
-    from gascnn.toolkit.cli.output import bar
     from gascnn.toolkit.coding import encode_for
     from gascnn.toolkit.training.metrics import classification_report
 
@@ -64,3 +64,12 @@ def measured_accuracy(network: NetxNetwork, dataset: Dataset, limit: int | None)
     report = classification_report(result.scores(), part.labels, names, kind="scores", predictions=result.predictions())
     figures = {name: report[name] for name in ("images", "accuracy", "macro_f1")}
     return {"data": dataset.name, "split": "test", **figures, "network_digest": network.digest()}
+
+
+def say_expected(figures: dict[str, Any]) -> None:
+    """Show what :func:`measured_accuracy` gave; nothing where nothing was measured."""
+    if figures:
+        say(
+            f"expected on {figures['images']} test images of {figures['data']}: accuracy {percent(figures['accuracy'])}"
+            f", macro-F1 {percent(figures['macro_f1'])} (of this file, in the bit-exact simulator)"
+        )

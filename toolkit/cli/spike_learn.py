@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gascnn.toolkit.cli import options
+from gascnn.toolkit.cli.netx_output import measured_accuracy, say_expected, without_paths, write_checked
 from gascnn.toolkit.cli.output import percent, save_json, say
 from gascnn.toolkit.errors import UsageError
 
@@ -92,7 +93,6 @@ def execute(
 ) -> dict[str, Any]:
     """Learn, write the file, show; returns what ``--json`` writes."""
     from gascnn.toolkit.cli.models import load_data, open_model
-    from gascnn.toolkit.cli.netx_output import measured_accuracy, without_paths, write_checked
     from gascnn.toolkit.spike_learning.learn import learn
     from gascnn.toolkit.spike_learning.options import get_learning_preset
     from gascnn.toolkit.training.bundles import build_model
@@ -162,9 +162,4 @@ def _show(learned: Learned, result: dict[str, Any]) -> None:
         say(f"{last['spikes_a_neuron_and_step']:.4f} spikes a neuron and step while learning")
     say(f"{result['output']}: {result['neurons']} neurons, T = {result['steps']}, {result['grade']} grade")
     say(f"SHA-256 {result['sha256']}")
-    if result["expected"]:
-        figures = result["expected"]
-        say(
-            f"expected on {figures['images']} test images of {figures['data']}: accuracy {percent(figures['accuracy'])}"
-            f", macro-F1 {percent(figures['macro_f1'])} (of this file, in the bit-exact simulator)"
-        )
+    say_expected(result["expected"])

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gascnn.toolkit.coding import encode_for, with_constant_channels
-from gascnn.toolkit.errors import FormatError, TrainingError, UsageError
+from gascnn.toolkit.errors import TrainingError, UsageError
 from gascnn.toolkit.files import write_json
 from gascnn.toolkit.spike_learning.machine import Answer, IntegerMachine
 from gascnn.toolkit.spike_learning.objective import learning_loss, matching_factor
@@ -229,8 +229,7 @@ class LearningLoop:
         """Write the checkpoint of everything, from which :meth:`restore` goes on."""
         tensors, plain = checkpoint.optimizer_state(self.optimizer)
         tensors |= checkpoint.module_tensors("machine", self.machine)
-        tensors["random.generator"] = self.generator.get_state()
-        tensors["random.torch"] = torch.get_rng_state()
+        tensors |= checkpoint.random_tensors(self.generator)
         values = {
             "run": self.run,
             "epoch": self.done,
@@ -248,13 +247,9 @@ class LearningLoop:
         Raises:
             FormatError: it is damaged or belongs to another run.
         """
-        path = self.folder / checkpoint.LAST_FILE
-        tensors, values = checkpoint.load_checkpoint(path)
-        if values.get("run") != self.run:
-            raise FormatError(f"{path} belongs to another run than run.json beside it; start again in a new folder")
+        tensors, values = checkpoint.load_of_run(self.folder / checkpoint.LAST_FILE, self.run)
         checkpoint.restore_module("machine", self.machine, tensors)
         checkpoint.restore_optimizer(self.optimizer, tensors, values["optimizer"])
-        self.generator.set_state(tensors["random.generator"])
-        torch.set_rng_state(tensors["random.torch"])
+        checkpoint.restore_random(self.generator, tensors)
         self.done, self.history, self.time_s = values["epoch"], values["history"], values["time_s"]
         self.by_membrane, self.factor = values["by_membrane"], values["factor"]

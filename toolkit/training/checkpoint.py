@@ -64,6 +64,29 @@ def load_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], di
     return tensors, values
 
 
+def load_of_run(path: Path, run: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read a checkpoint whose values name its ``run``.
+
+    Raises:
+        FormatError: as :func:`load_checkpoint`, or it belongs to another run.
+    """
+    tensors, values = load_checkpoint(path)
+    if values.get("run") != run:
+        raise FormatError(f"{path} belongs to another run than run.json beside it; start again in a new folder")
+    return tensors, values
+
+
+def random_tensors(generator: torch.Generator) -> dict[str, Tensor]:
+    """State of a generator of one's own and of torch's."""
+    return {"random.generator": generator.get_state(), "random.torch": torch.get_rng_state()}
+
+
+def restore_random(generator: torch.Generator, tensors: Mapping[str, Tensor]) -> None:
+    """Put back what :func:`random_tensors` gave."""
+    generator.set_state(tensors["random.generator"])
+    torch.set_rng_state(tensors["random.torch"])
+
+
 def module_tensors(prefix: str, module: nn.Module) -> dict[str, Tensor]:
     """Parameters and buffers under ``prefix.``."""
     return {f"{prefix}.{name}": value for name, value in module.state_dict().items()}

@@ -207,8 +207,7 @@ class Loop:
         tensors |= checkpoint.module_tensors("model", self.model)
         if self.average is not None:
             tensors |= checkpoint.module_tensors("average", self.average.model)
-        tensors["random.generator"] = self.generator.get_state()
-        tensors["random.torch"] = torch.get_rng_state()
+        tensors |= checkpoint.random_tensors(self.generator)
         values = {
             "run": self.run,
             "epoch": self.done,
@@ -226,15 +225,12 @@ class Loop:
         Raises:
             FormatError: it is damaged or belongs to another run.
         """
-        path = self.folder / checkpoint.LAST_FILE
-        tensors, values = checkpoint.load_checkpoint(path)
-        self._check_run(path, values)
+        tensors, values = checkpoint.load_of_run(self.folder / checkpoint.LAST_FILE, self.run)
         checkpoint.restore_module("model", self.model, tensors)
         if self.average is not None:
             checkpoint.restore_module("average", self.average.model, tensors)
         checkpoint.restore_optimizer(self.optimizer, tensors, values["optimizer"])
-        self.generator.set_state(tensors["random.generator"])
-        torch.set_rng_state(tensors["random.torch"])
+        checkpoint.restore_random(self.generator, tensors)
         self.done, self.history, self.best = values["epoch"], values["history"], values["best"]
         self.time_s, self.cpu_time_s = values["time_s"], values["cpu_time_s"]
 
@@ -247,8 +243,7 @@ class Loop:
         model, epoch = self.evaluated, self.done
         if self.options.select == "val-macro-f1" and self.best is not None:
             path = self.folder / checkpoint.BEST_FILE
-            tensors, values = checkpoint.load_checkpoint(path)
-            self._check_run(path, values)
+            tensors, values = checkpoint.load_of_run(path, self.run)
             epoch = self.best["epoch"]
             if values["epoch"] != epoch:
                 raise FormatError(
@@ -257,10 +252,6 @@ class Loop:
             checkpoint.restore_module("model", model, tensors)
         model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # torch's stub lacks it
         return model.eval().requires_grad_(True), epoch
-
-    def _check_run(self, path: Path, values: dict[str, Any]) -> None:
-        if values.get("run") != self.run:
-            raise FormatError(f"{path} belongs to another run than run.json beside it; start again in a new folder")
 
 
 @contextlib.contextmanager

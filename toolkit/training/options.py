@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 from gascnn.toolkit.errors import UsageError
+from gascnn.toolkit.ranges import Ranges, check_ranges
 
 Optimizer = Literal["adamw", "sgd"]
 Schedule = Literal["one-cycle", "cosine", "constant"]
@@ -21,8 +21,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "select": ("auto", "val-macro-f1", "last"),
     "fit_on": ("train", "train+val"),
 }
-# name: (smallest, largest) allowed value, and whether it must be a whole number
-_RANGES: dict[str, tuple[float, float, bool]] = {
+_RANGES: Ranges = {
     "epochs": (1, 100_000, True),
     "batch_size": (2, 65_536, True),
     "learning_rate": (1e-8, 100.0, False),
@@ -112,8 +111,7 @@ class TrainingOptions:
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise UsageError(f"{name} is {getattr(self, name)!r}; allowed: {', '.join(allowed)}")
-        for name, (low, high, whole) in _RANGES.items():
-            _check_number(name, getattr(self, name), low, high, whole)
+        check_ranges(self, _RANGES)
         if not isinstance(self.channels_last, bool):
             raise UsageError(f"channels_last is {self.channels_last!r}; allowed: true or false")
         if not isinstance(self.augmentation, str):
@@ -137,10 +135,3 @@ class TrainingOptions:
     def to_dict(self) -> dict[str, Any]:
         """All options as plain values that JSON can hold."""
         return asdict(self)
-
-
-def _check_number(name: str, value: object, low: float, high: float, whole: bool) -> None:
-    kinds = (int,) if whole else (int, float)
-    if isinstance(value, bool) or not isinstance(value, kinds) or not math.isfinite(value) or not low <= value <= high:
-        kind = "whole numbers" if whole else "numbers"
-        raise UsageError(f"{name} is {value!r}; allowed: {kind} from {low:g} to {high:g}")

@@ -158,7 +158,7 @@ def test_wrong_use(gascnn, models, made, tmp_path):
     assert_refused(gascnn("synthesise", models.snn, *out), "is no ANN; synthesise takes the bundle")
     assert_refused(gascnn("synthesise", models.ann, "--preset", "huge", *out), "no preset 'huge'; known: smoke")
     assert_refused(gascnn("synthesise", models.ann, "--images", 2, *out), "--images is 2; a set of three splits")
-    assert_refused(gascnn("synthesise", models.ann, "--temperature", 0, *out), "temperature is 0.0; it must be from")
+    assert_refused(gascnn("synthesise", models.ann, "--temperature", 0, *out), "temperature is 0.0; allowed:")
     assert_refused(
         gascnn("synthesise", "--model", "torch.nn:Identity", *out), "--model needs --image-shape C,H,W, such as"
     )

@@ -54,7 +54,7 @@ def test_the_papers_schedule():
      ("batch_size", 2.5), ("seed", -1), ("memory_bytes", 10)],
 )  # fmt: skip
 def test_values_out_of_range_are_named(name, value):
-    with pytest.raises(UsageError, match=f"{name} is .*; it must be from"):
+    with pytest.raises(UsageError, match=f"{name} is .*; allowed:"):
         LearningOptions(**{name: value})
 
 

@@ -206,7 +206,7 @@ def test_a_loss_that_is_no_number():
     ],
 )
 def test_options_out_of_range(name, value):
-    with pytest.raises(UsageError, match=rf"{name} is .*; it must be from"):
+    with pytest.raises(UsageError, match=rf"{name} is .*; allowed:"):
         replace(PLAIN, **{name: value})
 
 
