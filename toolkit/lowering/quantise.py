@@ -79,7 +79,7 @@ def quantise_layer(plan: LayerPlan, scheme: Scheme, *, last: bool, name: str) ->
         ConversionError: neurons that the reset cannot run: relays in a layer whose current has a memory, a start
             above 0 with reset to zero or with a leak.
     """
-    rows = _population_rows(plan)
+    rows = population_rows(plan)
     bounds = _upper_bounds(plan, scheme, rows, name)
     if last and scheme.shared_output_scale:
         bounds = np.where(rows, bounds[rows].min(), 0.0)
@@ -88,7 +88,8 @@ def quantise_layer(plan: LayerPlan, scheme: Scheme, *, last: bool, name: str) ->
     return _zero(plan, scheme, rows, bounds, name)
 
 
-def _population_rows(plan: LayerPlan) -> npt.NDArray[np.bool_]:
+def population_rows(plan: LayerPlan) -> npt.NDArray[np.bool_]:
+    """(rows,) which of a layer's rows compute."""
     rows = np.zeros(plan.shape[0], dtype=bool)
     for segment in plan.segments:
         if segment.kind == "population":

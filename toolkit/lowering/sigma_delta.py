@@ -27,7 +27,7 @@ from gascnn.toolkit.lowering import limits
 from gascnn.toolkit.lowering.graph import FloatPopulation, SpikeGraph
 from gascnn.toolkit.lowering.network import InputLayer, NetxNetwork, SigmaDeltaNeuron
 from gascnn.toolkit.lowering.plan import LayerPlan, plan_layers
-from gascnn.toolkit.lowering.quantise import Scales, built_layer, integer_weights
+from gascnn.toolkit.lowering.quantise import Scales, built_layer, integer_weights, population_rows
 from gascnn.toolkit.lowering.rounding import diffused
 
 Floats = npt.NDArray[np.floating]
@@ -188,7 +188,7 @@ def _row_scales(plan: LayerPlan, before: Floats, hardware: bool, last: bool) -> 
     ):
         used = values > 0
         room[used] = np.minimum(room[used], most / values[used])
-    rows = _population_rows(plan)
+    rows = population_rows(plan)
     if last:
         room[rows] = room[rows].min()
     scale = np.where(np.isfinite(room), room * (1 - _EXACT), 1.0)
@@ -196,12 +196,6 @@ def _row_scales(plan: LayerPlan, before: Floats, hardware: bool, last: bool) -> 
     for row, column in plan.relays:
         scale[row] = columns[column]
     return scale
-
-
-def _population_rows(plan: LayerPlan) -> npt.NDArray[np.bool_]:
-    rows = np.zeros(plan.shape[0], dtype=bool)
-    rows[: sum(p.shape[0] for p in plan.populations)] = True
-    return rows
 
 
 def _peaks(plan: LayerPlan) -> tuple[Floats, Floats]:
@@ -222,7 +216,7 @@ def _threshold(plan: LayerPlan) -> npt.NDArray[np.int64]:
 
 
 def _report(plan: LayerPlan, scale: Floats, last: bool) -> Scales:
-    rows = _population_rows(plan)
+    rows = population_rows(plan)
     current, activation = _peaks(plan)
     largest = np.abs(plan.weight).reshape(len(plan.weight), -1).max(axis=1)[rows] * scale[rows]
     used = (current * scale).max() / STATE_RANGE

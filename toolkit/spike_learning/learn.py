@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from gascnn.toolkit.training.evaluate import predict_scores
 from gascnn.toolkit.training.inputs import fingerprint
 from gascnn.toolkit.training.loop import own_torch_state
 from gascnn.toolkit.training.progress import Progress, Silent
-from gascnn.toolkit.training.run_folder import open_run
+from gascnn.toolkit.training.run_folder import open_run, settled_threads
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +86,8 @@ def learn(
         raise UsageError(f"T is {steps}; it must be 1..{STEPS_MAX}")
     _check_images(images, labels, deployment.image_shape, len(deployment.classes))
     folder = Path(run_folder)
-    with own_torch_state(options.seed, options.threads or torch.get_num_threads()):
+    options = replace(options, threads=settled_threads(options.threads, folder, resume))
+    with own_torch_state(options.seed, options.threads):
         answers = _teacher_answers(teacher, images, deployment.pixel_max, len(deployment.classes))
         classes = answers.argmax(1) if labels is None else torch.from_numpy(np.asarray(labels, dtype=np.int64))
         machine = IntegerMachine(
@@ -167,12 +168,8 @@ def _description(
     options: LearningOptions,
 ) -> dict[str, Any]:
     """What a resumed run must agree in."""
-    weights = hashlib.sha256()
-    for name, value in teacher.state_dict().items():
-        weights.update(name.encode())
-        weights.update(value.detach().cpu().contiguous().numpy().tobytes())
     return {
         "options": {**options.to_dict(), "steps": steps},
-        "model": {"network_digest": network.digest(), "teacher_sha256": weights.hexdigest()},
+        "model": {"network_digest": network.digest(), "teacher_sha256": checkpoint.weights_sha256(teacher)},
         "dataset": {"images": len(images), "fit_sha256": fingerprint(images, classes.numpy())},
     }

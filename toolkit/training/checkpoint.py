@@ -6,6 +6,7 @@ optimiser's state is flattened to ``optimizer.<parameter>.<quantity>`` tensors a
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -107,6 +108,15 @@ def restore_module(prefix: str, module: nn.Module, tensors: Mapping[str, Tensor]
                     f"tensor {prefix}.{name} is {found} in the checkpoint; expected shape {tuple(own.shape)}"
                 )
             own.copy_(value)
+
+
+def weights_sha256(module: nn.Module) -> str:
+    """SHA-256 over names and values of all parameters and buffers."""
+    digest = hashlib.sha256()
+    for name, value in module.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from gascnn.toolkit.errors import FormatError, UsageError
 from gascnn.toolkit.files import write_json
 from gascnn.toolkit.training import checkpoint
@@ -45,6 +47,18 @@ def open_run(folder: Path, description: dict[str, Any], resume: bool) -> None:
                     f"{folder} was begun with {what} {_short(recorded.get(name))}, now it is "
                     f"{_short(values.get(name))}; resume with the same, or name a new folder"
                 )
+
+
+def settled_threads(threads: int, folder: Path | None, resume: bool) -> int:
+    """What 0 threads mean: as many as a resumed run was begun with, else torch's default; any other number itself.
+
+    Raises:
+        FormatError: the record of the run to resume is damaged.
+    """
+    begun = None
+    if not threads and folder is not None and resume and (folder / RUN_FILE).exists():
+        begun = read_run(folder)["options"].get("threads")
+    return threads or begun or torch.get_num_threads()
 
 
 def read_run(folder: Path) -> dict[str, Any]:

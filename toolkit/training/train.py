@@ -26,7 +26,7 @@ from gascnn.toolkit.training.inputs import DatasetLike, check_part, fingerprint
 from gascnn.toolkit.training.loop import Loop, own_torch_state
 from gascnn.toolkit.training.options import TrainingOptions
 from gascnn.toolkit.training.progress import Progress, Silent
-from gascnn.toolkit.training.run_folder import RUN_FILE, open_run, read_run
+from gascnn.toolkit.training.run_folder import open_run, settled_threads
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,10 +165,7 @@ def _settled(options: TrainingOptions, folder: Path, resume: bool, *, has_valida
     if options.select == "auto":
         by_validation = has_validation and options.fit_on == "train"
         options = replace(options, select="val-macro-f1" if by_validation else "last")
-    if options.threads == 0:
-        begun = read_run(folder)["options"].get("threads") if resume and (folder / RUN_FILE).exists() else None
-        options = replace(options, threads=begun or torch.get_num_threads())
-    return options
+    return replace(options, threads=settled_threads(options.threads, folder, resume))
 
 
 def _description(network: nn.Module, dataset: DatasetLike, options: TrainingOptions, digest: str) -> dict[str, Any]:

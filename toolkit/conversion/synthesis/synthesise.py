@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import time
 import zipfile
@@ -23,8 +22,9 @@ from gascnn.toolkit.conversion.synthesis.options import SynthesisOptions
 from gascnn.toolkit.conversion.synthesis.regularisers import BatchNormMatch
 from gascnn.toolkit.errors import FormatError, UsageError
 from gascnn.toolkit.files import atomic_path
+from gascnn.toolkit.training.checkpoint import weights_sha256
 from gascnn.toolkit.training.loop import own_torch_state
-from gascnn.toolkit.training.run_folder import RUN_FILE, open_run, read_run
+from gascnn.toolkit.training.run_folder import open_run, settled_threads
 
 _ARRAYS = ("images", "answers", "divergence", "soft_labels", "drawn_for", "iterations", "time_s")
 
@@ -90,7 +90,7 @@ def synthesise(
     options = replace(options or SynthesisOptions(), **changes)
     if not 1 <= pixel_max <= 255:
         raise UsageError(f"the network's pixels go to {pixel_max}; images of 8 bits need 1..255")
-    options = _settled(options, run_folder, resume)
+    options = replace(options, threads=settled_threads(options.threads, run_folder, resume))
     with own_torch_state(options.seed, options.threads):
         head = find_head(model, image_shape)
         description = _description(model, image_shape, options)
@@ -119,16 +119,6 @@ def synthesise(
         divergence=found["divergence"],
         report=_report(description, found, model, head.origin),
     )
-
-
-def _settled(options: SynthesisOptions, folder: Path | None, resume: bool) -> SynthesisOptions:
-    """0 threads replaced by what they mean here, or by what the run was begun with."""
-    if options.threads:
-        return options
-    begun = None
-    if folder is not None and resume and (folder / RUN_FILE).exists():
-        begun = read_run(folder)["options"].get("threads")
-    return replace(options, threads=begun or torch.get_num_threads())
 
 
 def _open(folder: Path, description: dict[str, Any], resume: bool) -> None:
@@ -196,13 +186,9 @@ def _read(path: Path, count: int, image_shape: tuple[int, int, int], classes: in
 
 def _description(model: nn.Module, image_shape: tuple[int, int, int], options: SynthesisOptions) -> dict[str, Any]:
     """What a resumed run must agree in."""
-    digest = hashlib.sha256()
-    for name, value in model.state_dict().items():
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return {
         "options": options.to_dict(),
-        "model": {"weights_sha256": digest.hexdigest()},
+        "model": {"weights_sha256": weights_sha256(model)},
         "dataset": {"image_shape": list(image_shape)},
     }
 
