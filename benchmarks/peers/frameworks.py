@@ -115,9 +115,9 @@ class _Framework(ABC):
     def fire(self, population: Any, sums: Any) -> Any:
         """(step, image, ...) sums to spikes, from rest."""
 
-    @abstractmethod
     def run_steps(self, steps: list[Any], synapses: list[Any], neurons: list[Any]) -> None:
-        """All layers step by step."""
+        """All layers step by step, where ``orders`` has it."""
+        raise ValueError(f"{self.name} runs whole windows of time; its orders are {', '.join(self.orders)}")
 
 
 class SpikingJelly(_Framework):

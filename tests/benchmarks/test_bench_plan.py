@@ -120,3 +120,27 @@ def test_what_the_peers_cannot_follow_is_refused_by_name(odd, message):
     check_peers_can_follow(network())
     with pytest.raises(UsageError, match=message):
         check_peers_can_follow(odd)
+
+
+@pytest.mark.parametrize("name", ["spikingjelly", "snntorch", "sinabs"])
+def test_every_peer_runs_each_of_its_orders(name, tmp_path, monkeypatch):
+    """The classes as the worker makes them; a stand-in for each library's neuron, which here never fires."""
+    bench = convs(0.1, width=4, size=6, depth=2, steps=5, images=2)
+    monkeypatch.setattr(frameworks, "version", lambda _: "0")
+    torch = frameworks.import_module("torch")
+    threads = torch.get_num_threads()
+    peer = frameworks.load(name, write_plan(bench, tmp_path), threads)
+    torch.set_grad_enabled(True)  # load turns it off for the process it is alone in
+    ran = []
+    monkeypatch.setattr(type(peer), "neurons", lambda self, threshold: threshold)
+    monkeypatch.setattr(
+        type(peer), "fire", lambda self, population, sums: ran.append("window") or torch.zeros_like(sums)
+    )
+    if "steps" in peer.orders:
+        monkeypatch.setattr(type(peer), "run_steps", lambda self, steps, *rest: ran.append("steps"))
+    for option in peer.options:
+        ran.clear()
+        with torch.no_grad():
+            peer.prepare(option, 2)()
+        assert set(ran) == {option.split(",")[0]}
+    assert {option.split(",")[0] for option in peer.options} == set(peer.orders)
