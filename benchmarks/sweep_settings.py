@@ -7,8 +7,7 @@ from typing import Literal
 
 from gascnn.benchmarks.threshold_factor import checked_factor
 from gascnn.toolkit.errors import UsageError
-
-STEPS_MAX = 10_000
+from gascnn.toolkit.lowering.deployment import STEPS_MAX
 
 
 @dataclass(frozen=True)

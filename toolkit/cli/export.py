@@ -54,7 +54,7 @@ MEASURED_IMAGES, FEWEST_MEASURED_IMAGES, MEASURED_WORK = 200, 50, 400_000_000_00
     type=click.Choice(["always-on", "neuron", "input"]),
     help="How biases act: through channels that spike at every step, made by the first layer (always-on) or "
     "added to the input by the host (input), or as the neurons' own, from the very first step on (neuron). "
-    "Default: always-on; input with reset subtract or constant coding.",
+    "Default: input; neuron for NIR graphs of leaky currents reset to zero.",
 )
 @click.option("--input-bits", type=int, help="Bits of a pixel with constant coding, 1 to 8; default: what loses least.")
 @click.option("--dt", type=float, help="Length of a step, for NIR graphs of leaky neurons that do not say.")

@@ -27,8 +27,13 @@ _OPTIONS = (
     click.option("--distillation", type=float, help="Weight of the distillation loss (delta of eq. 10), 0 to 1."),
     click.option("--temperature", type=float, help="Of the distillation (beta of eq. 10)."),
     click.option("--dropout", type=float, help="Share of the read-out's inputs silenced, held over an image's steps."),
-    click.option("--rate-penalty", type=float, help="Added to the loss, times the mean spikes a neuron and step."),
+    click.option("--feature-weight", type=float, help="Of the distance of all layers from the teacher's activations."),
+    click.option("--rate-penalty", type=float, help="Added to the loss, times spikes a synaptic source and image ..."),
+    click.option("--rate-goal", type=float, help="... above this many."),
     click.option("--mix-probability", type=float, help="Share of the batches whose images are blended in pairs."),
+    click.option(
+        "--cut-out-probability", type=float, help="Share of the images seen through a window on plain ground."
+    ),
     click.option("--held-out", type=float, help="Share of the images on which agreement with the teacher is measured."),
     click.option("--threads", type=int, help="Of torch; 0 takes its default."),
 )
@@ -159,7 +164,7 @@ def _show(learned: Learned, result: dict[str, Any]) -> None:
     if last.get("agreement") is not None:
         say(f"agrees with its teacher on {percent(last['agreement'])} of the images held out")
     if last:
-        say(f"{last['spikes_a_neuron_and_step']:.4f} spikes a neuron and step while learning")
+        say(f"{last['spikes_a_source']:.3f} spikes a synaptic source and image while learning")
     say(f"{result['output']}: {result['neurons']} neurons, T = {result['steps']}, {result['grade']} grade")
     say(f"SHA-256 {result['sha256']}")
     say_expected(result["expected"])

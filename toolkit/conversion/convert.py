@@ -24,7 +24,7 @@ from gascnn.toolkit.conversion.sigma_delta import RELU, MessageCost, fit_sigma_d
 from gascnn.toolkit.conversion.trace import trace
 from gascnn.toolkit.errors import ConversionError, DataError, UsageError
 from gascnn.toolkit.lowering.annotations import GraphNotes
-from gascnn.toolkit.lowering.deployment import Coding
+from gascnn.toolkit.lowering.deployment import STEPS_MAX, Coding
 from gascnn.toolkit.lowering.graph import read_graph
 from gascnn.toolkit.lowering.plan import plan_layers
 from gascnn.toolkit.lowering.sigma_delta import MESSAGE_RANGE
@@ -94,8 +94,8 @@ class ConversionOptions:
         ):
             if value not in allowed:
                 raise UsageError(f"{name} is {value!r}; it must be {' or '.join(allowed)}")
-        if self.steps < 1:
-            raise UsageError(f"steps is {self.steps}; it must be at least 1")
+        if not 1 <= self.steps <= STEPS_MAX:
+            raise UsageError(f"steps is {self.steps}; it must be 1..{STEPS_MAX}")
         if not 0.0 < self.leak <= 1.0:
             raise UsageError(f"leak is {self.leak}; the share kept each step must be above 0 and at most 1")
         if not 0 <= self.skip_steps < self.steps:

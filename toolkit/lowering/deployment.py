@@ -12,6 +12,9 @@ from gascnn.toolkit.framing import FRAMINGS
 Coding = Literal["regular", "bernoulli", "constant", "rate", "rate-inverted", "rate-normal"]
 Grade = Literal["hardware", "simulator"]
 
+STEPS_MAX = 1000
+"""T, at most, that a network is fitted or learnt for: spikes of all steps are held, and accuracy has settled before."""
+
 SCHEMA = 1
 
 

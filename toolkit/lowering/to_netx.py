@@ -217,11 +217,9 @@ def _quantised(index: int, plan: LayerPlan, scheme: Scheme, last: bool) -> tuple
 
 
 def _default_bias(reset: Reset, graph: SpikeGraph) -> BiasMode:
-    if reset == "subtract":
-        return "input"
-    if any(p.current_keep > 0 for p in graph.populations):
-        return "neuron"
-    return "input" if graph.notes.coding == "constant" else "always-on"
+    """Of the host: such a bias begins and ends with the image, so nothing fires ahead of it or behind it."""
+    remembers = reset == "zero" and any(p.current_keep > 0 for p in graph.populations)
+    return "neuron" if remembers else "input"
 
 
 def _stretched(graph: SpikeGraph, factor: float | None) -> SpikeGraph:

@@ -15,11 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from gascnn.toolkit.errors import ConversionError, DataError, TrainingError, UsageError
+from gascnn.toolkit.lowering.deployment import STEPS_MAX
 from gascnn.toolkit.lowering.network import NetxNetwork
 from gascnn.toolkit.lowering.rules import check_network
 from gascnn.toolkit.spike_learning.loop import LearningLoop
 from gascnn.toolkit.spike_learning.machine import IntegerMachine
-from gascnn.toolkit.spike_learning.options import STEPS_MAX, LearningOptions
+from gascnn.toolkit.spike_learning.options import LearningOptions
 from gascnn.toolkit.training import checkpoint
 from gascnn.toolkit.training.evaluate import predict_scores
 from gascnn.toolkit.training.inputs import fingerprint

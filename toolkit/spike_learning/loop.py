@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,16 +17,18 @@ from torch import Tensor, nn
 from gascnn.toolkit.coding import encode_for, with_constant_channels
 from gascnn.toolkit.errors import TrainingError, UsageError
 from gascnn.toolkit.files import write_json
+from gascnn.toolkit.spike_learning.augment import augment
+from gascnn.toolkit.spike_learning.features import FeatureMatch, FeatureStatistics, TeacherFeatures, feature_loss
 from gascnn.toolkit.spike_learning.machine import Answer, IntegerMachine
 from gascnn.toolkit.spike_learning.objective import learning_loss, matching_factor
 from gascnn.toolkit.spike_learning.options import LearningOptions
 from gascnn.toolkit.training import checkpoint
-from gascnn.toolkit.training.batches import mix_batch, to_float
+from gascnn.toolkit.training.batches import to_float
 from gascnn.toolkit.training.loop import HISTORY_FILE
-from gascnn.toolkit.training.options import TrainingOptions
 from gascnn.toolkit.training.progress import EpochRecord, Progress
 
 _MATCHING_IMAGES = 256
+_MATCH = "features."
 
 
 class LearningLoop:
@@ -72,24 +76,33 @@ class LearningLoop:
         self.batches = len(self.learnt) // self.batch_size
         self.optimizer = torch.optim.Adam(machine.parameters(), lr=options.learning_rate)
         self.by_membrane, self.factor = False, 1.0
+        self.features: TeacherFeatures | None = None
+        if options.feature_weight > 0:
+            shape = (images.shape[1], images.shape[2], images.shape[3])
+            self.features = TeacherFeatures(machine.network, self.teacher, shape)
+        self.matches: list[FeatureMatch] = []
         self.done = 0
         self.history: list[dict[str, Any]] = []
         self.time_s = 0.0
 
     def match(self) -> None:
-        """Find out how the network is read and what turns its answers into logits.
+        """Find out how the network is read, and what turns its answers into logits and its spikes into activations.
 
         Raises:
             UsageError: its answers do not follow the teacher's at all.
         """
         chosen = self.learnt[:_MATCHING_IMAGES]
         counts, membranes = [], []
+        statistics = FeatureStatistics(len(self._summed))
         self.machine.eval()
         with torch.no_grad():
             for part in chosen.split(self.batch_size):
-                answer = self.machine(self._frames(self.images[part]), skip_steps=self._skip)
+                answer = self.machine(self._frames(self.images[part]), skip_steps=self._skip, summed=self._summed)
                 counts.append(answer.counts)
                 membranes.append(answer.membrane)
+                if self.features is not None:
+                    statistics.add(answer.sums, self.features(to_float(self.images[part])))
+        self.matches = statistics.matches()
         seen = torch.cat(counts)
         self.by_membrane = not bool(seen.any())
         factor = matching_factor(torch.cat(membranes) if self.by_membrane else seen, self.answers[chosen])
@@ -137,13 +150,13 @@ class LearningLoop:
         )
         kept = ("epoch", "loss", "learning_rate", "time_s")
         plain = {key: value for key, value in asdict(record).items() if key in kept}
-        self.history.append({**plain, "agreement": agreement, "spikes_a_neuron_and_step": rate})
+        self.history.append({**plain, "agreement": agreement, "spikes_a_source": rate})
         self.save()
         write_json(self.folder / HISTORY_FILE, self.history)
         self.progress.epoch(record)
 
     def _learn(self, epoch: int) -> tuple[float, float]:
-        """Mean loss and mean spikes a neuron and step."""
+        """Mean loss, and spikes a synaptic source and image."""
         self.machine.train()
         for group in self.optimizer.param_groups:
             group["lr"] = self.options.rate_at(epoch)
@@ -158,13 +171,18 @@ class LearningLoop:
         return total / self.batches, spikes / self.batches
 
     def _step(self, chosen: Tensor) -> tuple[float, float]:
-        images, targets, wanted = self._batch(chosen)
-        answer = self.machine(self._frames(images), skip_steps=self._skip)
+        targets = F.one_hot(self.labels[chosen], self.answers.shape[1]).float()
+        batch = (self.images[chosen], targets, self.answers[chosen])
+        images, targets, wanted = augment(*batch, self.teacher, self.options, self.generator)
+        answer = self.machine(self._frames(images), skip_steps=self._skip, summed=self._summed)
         options = self.options
         loss = learning_loss(self._logits(answer), wanted, targets, options.distillation, options.temperature)
-        rate = (answer.rates * self._neurons).sum() / self._neurons.sum()
+        if self.features is not None:
+            activations = self.features(to_float(images))
+            loss = loss + options.feature_weight * feature_loss(answer.sums, activations, self.matches)
+        rate = self.steps * (answer.rates * self._synapses).sum() / self._synapses.sum()
         if options.rate_penalty:
-            loss = loss + options.rate_penalty * rate
+            loss = loss + options.rate_penalty * (rate - options.rate_goal).relu()
         value = float(loss.detach())
         if math.isfinite(value):
             self.optimizer.zero_grad(set_to_none=True)
@@ -174,28 +192,21 @@ class LearningLoop:
             self.optimizer.step()
         return value, float(rate.detach())
 
-    def _batch(self, chosen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Images (uint8), targets and the teacher's logits; some batches blended in pairs."""
-        images, wanted = self.images[chosen], self.answers[chosen]
-        targets = F.one_hot(self.labels[chosen], wanted.shape[1]).float()
-        mixing = TrainingOptions(mixup_alpha=1.0, mix_probability=self.options.mix_probability)
-        mixed, blended = mix_batch(to_float(images), targets, mixing, self.generator)
-        if blended is targets:
-            return images, targets, wanted
-        images = (mixed * 255).round().to(torch.uint8)
-        with torch.no_grad():
-            return images, blended, self.teacher(to_float(images))
-
     @property
     def _skip(self) -> int:
         deployment = self.machine.network.deployment
         return 0 if deployment is None else min(deployment.skip_steps, self.steps - 1)
 
     @property
-    def _neurons(self) -> Tensor:
-        """(layer,) neurons that compute."""
-        numbers = [len(layer.learning) * math.prod(layer.layer.shape[1:]) for layer in self.machine.machine_layers]
-        return torch.tensor(numbers, dtype=torch.float32)
+    def _summed(self) -> tuple[int, ...]:
+        return () if self.features is None else self.features.layers
+
+    @cached_property
+    def _synapses(self) -> Tensor:
+        """(layer,) synapses that go out from a layer's neurons, at borders as in the middle; none from the read-out."""
+        layers = self.machine.network.layers[1:]
+        numbers = [np.count_nonzero(layer.weight) * math.prod(layer.shape[1:]) for layer in layers]
+        return torch.tensor([*numbers, 0], dtype=torch.float32)
 
     def _frames(self, images: Tensor) -> Tensor:
         network = self.machine.network
@@ -230,6 +241,8 @@ class LearningLoop:
         tensors, plain = checkpoint.optimizer_state(self.optimizer)
         tensors |= checkpoint.module_tensors("machine", self.machine)
         tensors |= checkpoint.random_tensors(self.generator)
+        for k, match in enumerate(self.matches):
+            tensors |= {f"{_MATCH}{k}.factor": match.factor, f"{_MATCH}{k}.power": match.power}
         values = {
             "run": self.run,
             "epoch": self.done,
@@ -253,3 +266,7 @@ class LearningLoop:
         checkpoint.restore_random(self.generator, tensors)
         self.done, self.history, self.time_s = values["epoch"], values["history"], values["time_s"]
         self.by_membrane, self.factor = values["by_membrane"], values["factor"]
+        self.matches = [
+            FeatureMatch(tensors[f"{_MATCH}{k}.factor"], tensors[f"{_MATCH}{k}.power"])
+            for k in range(len(self._summed))
+        ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,9 @@ from gascnn.toolkit.spike_learning.surrogate import State
 _BYTES_A_NEURON_STEP = 24
 """What a layer keeps for the backward pass of one neuron and step: sums, spikes, potentials, and copies of them."""
 
+_Steps = tuple[Tensor, list[State], Tensor, list[Tensor], list[Tensor]]
+"""The last layer's spikes, every layer's state, mean rates, every layer's spikes, sums over time."""
+
 
 @dataclass(frozen=True, eq=False)
 class Answer:
@@ -34,12 +37,14 @@ class Answer:
         membrane: (image, class) membrane potential at its end, in thresholds.
         rates: mean spikes a neuron and step of each layer's populations.
         spikes: each layer's (local step, image, ...) spikes, if they were asked for.
+        sums: (image, ..., C) spikes of the populations of those layers that were asked for, over the whole run.
     """
 
     counts: Tensor
     membrane: Tensor
     rates: Tensor
     spikes: list[Tensor] | None = None
+    sums: list[Tensor] = field(default_factory=list)
 
 
 class IntegerMachine(nn.Module):
@@ -85,7 +90,15 @@ class IntegerMachine(nn.Module):
         layers = tuple(layer.deployed() for layer in self.machine_layers)
         return replace(self.network, layers=layers)
 
-    def forward(self, frames: Tensor, *, tail: int = 0, skip_steps: int = 0, keep_spikes: bool = False) -> Answer:
+    def forward(
+        self,
+        frames: Tensor,
+        *,
+        tail: int = 0,
+        skip_steps: int = 0,
+        keep_spikes: bool = False,
+        summed: Sequence[int] = (),
+    ) -> Answer:
         """Run from rest.
 
         Args:
@@ -93,6 +106,7 @@ class IntegerMachine(nn.Module):
             tail: silent local steps behind the last frame.
             skip_steps: first read-out steps left out of the counts.
             keep_spikes: whether to give every layer's spikes.
+            summed: numbers of layers whose spikes are wanted, summed over time.
 
         Raises:
             DataError: frames of another shape than the network takes.
@@ -105,18 +119,20 @@ class IntegerMachine(nn.Module):
         states = [layer.start(images) for layer in self.machine_layers]
         window = self._window(images, total) if torch.is_grad_enabled() else total
         fired, kept = torch.zeros(len(self.layers)), []
-        outputs = []
+        outputs: list[Tensor] = []
+        sums: list[Tensor] = []
         for start in range(0, total, window):
             part = _local(frames, start, min(start + window, total))
             if window < total:
                 flat = [value for state in states for value in state]
-                given = checkpoint(self._flat_steps, part, masks, keep_spikes, *flat, use_reentrant=False)
+                given = checkpoint(self._flat_steps, part, masks, keep_spikes, summed, *flat, use_reentrant=False)
             else:
-                given = self._steps(part, masks, keep_spikes, states)
-            spikes, states, rates, every = given
+                given = self._steps(part, masks, keep_spikes, summed, states)
+            spikes, states, rates, every, added = given
             fired = fired + rates
             outputs.append(spikes)
             kept.append(every)
+            sums = [a + b for a, b in zip(sums, added, strict=True)] if sums else added
         out = _channels_first(torch.cat(outputs)).flatten(2)
         counts = out[1 + skip_steps : 1 + steps].sum(0)
         return Answer(
@@ -124,6 +140,7 @@ class IntegerMachine(nn.Module):
             membrane=self._membrane(states[-1]),
             rates=fired / (images * steps),
             spikes=[_channels_first(torch.cat(layer)) for layer in zip(*kept, strict=True)] if keep_spikes else None,
+            sums=sums,
         )
 
     @property
@@ -132,25 +149,33 @@ class IntegerMachine(nn.Module):
         return self.layers  # type: ignore[return-value]  # a ModuleList does not know what it holds
 
     def _flat_steps(
-        self, part: Tensor, masks: list[Tensor | None], keep: bool, *flat: Tensor
-    ) -> tuple[Tensor, list[State], Tensor, list[Tensor]]:
-        return self._steps(part, masks, keep, [flat[i : i + 3] for i in range(0, len(flat), 3)])  # type: ignore[misc]
+        self, part: Tensor, masks: list[Tensor | None], keep: bool, summed: Sequence[int], *flat: Tensor
+    ) -> _Steps:
+        states = [flat[i : i + 3] for i in range(0, len(flat), 3)]
+        return self._steps(part, masks, keep, summed, states)  # type: ignore[arg-type]  # three each
 
     def _steps(
-        self, part: Tensor, masks: list[Tensor | None], keep: bool, states: Sequence[State]
-    ) -> tuple[Tensor, list[State], Tensor, list[Tensor]]:
+        self,
+        part: Tensor,
+        masks: list[Tensor | None],
+        keep: bool,
+        summed: Sequence[int],
+        states: Sequence[State],
+    ) -> _Steps:
         """All layers over some local steps."""
-        after, rates, kept, value = [], [], [], part
-        for layer, state, mask in zip(self.machine_layers, states, masks, strict=True):
+        after, rates, kept, sums, value = [], [], [], [], part
+        for k, (layer, state, mask) in enumerate(zip(self.machine_layers, states, masks, strict=True)):
             value, end = layer(value, state)
             neurons = len(layer.learning) * math.prod(layer.layer.shape[1:])
             rates.append(value.flatten(0, -2).sum(0)[layer.learning].sum() / neurons)
             if keep:
                 kept.append(value)
+            if k in summed:
+                sums.append(value.sum(0)[..., layer.learning])
             if mask is not None:
                 value = value * mask
             after.append(end)
-        return value, after, torch.stack(rates), kept
+        return value, after, torch.stack(rates), kept, sums
 
     def _masks(self, images: int) -> list[Tensor | None]:
         """Dropout held over time, one mask an image: 0, or 1 / (1 - share); None where nothing is dropped."""

@@ -11,8 +11,6 @@ from typing import Any
 from gascnn.toolkit.errors import UsageError
 from gascnn.toolkit.ranges import Ranges, check_ranges
 
-STEPS_MAX = 1000
-
 _RANGES: Ranges = MappingProxyType(
     {
         "epochs": (1, 10_000, True),
@@ -23,8 +21,11 @@ _RANGES: Ranges = MappingProxyType(
         "distillation": (0.0, 1.0, False),
         "temperature": (1e-3, 1e3, False),
         "dropout": (0.0, 0.9, False),
+        "feature_weight": (0.0, 1e3, False),
         "rate_penalty": (0.0, 1e3, False),
+        "rate_goal": (0.0, 1e3, False),
         "mix_probability": (0.0, 1.0, False),
+        "cut_out_probability": (0.0, 1.0, False),
         "gradient_clip": (0.0, 1e6, False),
         "surrogate_height": (1e-3, 1e3, False),
         "held_out": (0.0, 0.5, False),
@@ -48,9 +49,14 @@ class LearningOptions:
         distillation: δ of eq. 10, the weight of the distillation loss; the cross entropy has ``1 - δ``.
         temperature: β of eq. 10.
         dropout: share of the read-out's inputs silenced, held over the time steps of an image.
-        rate_penalty: added to the loss, times the mean spikes a neuron and step.
+        feature_weight: of the distance of every layer's spikes from the teacher's activations, added to eq. 10, which
+            has no such term; see :mod:`gascnn.toolkit.spike_learning.features`.
+        rate_penalty: added to the loss, times the spikes a synaptic source and image ...
+        rate_goal: ... above this many; the paper's 52 times less energy is 0.615 with all that is not learnt in it.
         mix_probability: share of the batches whose images are blended in pairs (mixup, Beta(1, 1)), which the teacher
             then sees too: synthetic images are few and alike.
+        cut_out_probability: share of the images that are seen through a window on a plain ground; see
+            :func:`gascnn.toolkit.spike_learning.augment.cut_out`.
         gradient_clip: largest norm of the whole gradient; 0 for none.
         surrogate_height: of the triangle that stands for a spike's derivative.
         held_out: share of the images that are not learnt from; agreement with the teacher is measured on them.
@@ -67,8 +73,11 @@ class LearningOptions:
     distillation: float = 0.6
     temperature: float = 15.0
     dropout: float = 0.1
+    feature_weight: float = 0.0
     rate_penalty: float = 0.0
+    rate_goal: float = 0.0
     mix_probability: float = 0.5
+    cut_out_probability: float = 0.0
     gradient_clip: float = 1.0
     surrogate_height: float = 1.0
     held_out: float = 0.1

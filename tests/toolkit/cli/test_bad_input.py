@@ -57,6 +57,12 @@ def test_no_steps(gascnn, models, tmp_path, steps):
     assert not list(tmp_path.iterdir())
 
 
+def test_more_steps_than_anything_is_fitted_for(gascnn, models, tmp_path):
+    message = "steps is 10000; it must be 1..1000"
+    assert_refused(gascnn("convert", models.ann, "--data", "digits", "--steps", 10_000, "-o", tmp_path / "x"), message)
+    assert not list(tmp_path.iterdir())
+
+
 def test_wrong_use(gascnn, models, tmp_path):
     assert_refused(gascnn("run", models.zero), "give either --data or --input")
     assert_refused(gascnn("run", models.zero, "--data", "digits", "--limit", 0), "--limit is 0; it must be at least 1")

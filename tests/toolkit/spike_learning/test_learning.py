@@ -31,7 +31,7 @@ def test_it_learns_what_few_steps_had_lost(pair, images, tmp_path):
     assert after > before + 0.1
     assert result.history[-1]["loss"] < result.history[0]["loss"]
     assert [record["epoch"] for record in result.history] == [1, 2, 3, 4]
-    assert 0 < result.history[-1]["spikes_a_neuron_and_step"] < 1
+    assert 0 < result.history[-1]["spikes_a_source"] < 2
     held = result.history[-1]["agreement"]
     assert 0.5 < held <= 1
 
