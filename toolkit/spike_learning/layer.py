@@ -25,11 +25,15 @@ from gascnn.toolkit.lowering.network import ConvLayer, DenseLayer, Segment, Syna
 from gascnn.toolkit.spike_learning.rows import sort_rows
 from gascnn.toolkit.spike_learning.surrogate import Dynamics, State, even_weights, integrate, whole_numbers
 
+_LARGEST_IN_UNITS = 4.0
+"""A read-out by the membrane has thresholds that nothing reaches: in thresholds its weights would be so small that a step
+of the optimiser is larger than they are. No unit is more than so many times the layer's largest weight."""
+
 
 class MachineLayer(nn.Module):
     """A deployed layer whose populations learn.
 
-    Weights and biases are kept in thresholds as floating point; the forward pass and :meth:`deployed` see the even
+    Weights and biases are kept in thresholds, where these are within reach, as floating point; the forward pass and :meth:`deployed` see the even
     integers that come of them.
 
     Args:
@@ -88,7 +92,8 @@ class MachineLayer(nn.Module):
         own = _own_scale(layer, keep_u)
         self.learning = torch.from_numpy(self.rows.learning)
         learning = self.rows.learning
-        self.register_buffer("scale", _numbers(own[learning]).view(-1, *(1,) * (layer.weight.ndim - 1)))
+        units = np.minimum(own[learning], _LARGEST_IN_UNITS * max(int(np.abs(layer.weight[learning]).max()), 1))
+        self.register_buffer("scale", _numbers(units).view(-1, *(1,) * (layer.weight.ndim - 1)))
         self.weight = nn.Parameter(_numbers(layer.weight[learning]) / self.scale)
         self.register_buffer("trainable", torch.tensor(self.rows.trainable))
         self.register_buffer("others", _numbers(layer.weight[computed[len(learning) :]]))

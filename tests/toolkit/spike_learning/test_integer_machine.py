@@ -147,3 +147,13 @@ def test_what_cannot_be_learnt_is_refused(ann, deploy):
         IntegerMachine(fed)
     with pytest.raises(DataError, match=r"frames are \(5, 5\); this network takes"):
         IntegerMachine(network)(torch.zeros(1, 3, 5, 5))
+
+
+def test_weights_of_a_readout_that_never_spikes_are_not_lost_in_its_threshold(pair):
+    """An optimiser's step is as large for every weight: those of the read-out must be of the others' size."""
+    layers = IntegerMachine(pair.network).machine_layers
+    last = pair.network.layers[-1]
+    assert np.abs(last.weight).max() < 0.1 * last.neuron.threshold.max()  # out of reach, or this proves nothing
+    largest = [float(layer.weight.detach().abs().max()) for layer in layers]
+    assert min(largest) > 0.2
+    assert max(largest) < 10
