@@ -38,7 +38,7 @@ class MachineLayer(nn.Module):
 
     Args:
         layer: as lowered or read from a file.
-        before: segments of the layer in front, empty for the input.
+        before: segments of the layer in front, or of the input.
         largest_input: 1 for spikes, else the largest graded input.
         first: whether it is the first layer, the only one whose neurons may have a bias of their own.
         label: for messages.

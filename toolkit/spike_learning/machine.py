@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from gascnn.toolkit.errors import ConversionError, DataError
-from gascnn.toolkit.lowering.network import NetxNetwork, layer_label
+from gascnn.toolkit.lowering.network import NetxNetwork, Segment, layer_label
 from gascnn.toolkit.spike_learning.layer import MachineLayer
 from gascnn.toolkit.spike_learning.surrogate import State
 
@@ -76,7 +76,7 @@ class IntegerMachine(nn.Module):
         self.layers = nn.ModuleList(
             MachineLayer(
                 layer,
-                network.layers[k - 1].segments if k else (),
+                network.layers[k - 1].segments if k else _input_segments(network),
                 1 if k else largest,
                 first=k == 0,
                 label=layer_label(network, k),
@@ -206,6 +206,13 @@ class IntegerMachine(nn.Module):
         """Local steps whose values fit the memory."""
         neurons = sum(math.prod(layer.layer.shape) for layer in self.machine_layers)
         return max(1, min(total, self._memory_bytes // (_BYTES_A_NEURON_STEP * neurons * images)))
+
+
+def _input_segments(network: NetxNetwork) -> tuple[Segment, ...]:
+    """What is fed, and behind it the planes that are always on."""
+    channels, planes = network.input_shape[0], network.constant_channels
+    fed = Segment("population", "input", 0, channels - planes)
+    return (fed, Segment("always-on", "input", channels - planes, channels)) if planes else (fed,)
 
 
 def _channels_first(value: Tensor) -> Tensor:

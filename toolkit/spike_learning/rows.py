@@ -43,7 +43,7 @@ def sort_rows(layer: SynapticLayer, before: tuple[Segment, ...], largest_input: 
 
     Args:
         layer: as lowered or read from a file.
-        before: segments of the layer in front; empty for the input.
+        before: segments of the layer in front, or of the input.
         largest_input: 1 for spikes, else the largest graded input, which always-on planes hold.
         label: for messages.
 
@@ -112,7 +112,9 @@ def _trainable(layer: SynapticLayer, before: tuple[Segment, ...]) -> Mask:
     """Weights of the populations that may change: connections that are there.
 
     Between a population and a range of inputs, a tap whose weights are all zero stays unconnected; one that only
-    connects like with like (a shortcut through a relay) stays so; any other is connected throughout.
+    connects like with like (a shortcut through a relay) stays so; any other is connected throughout. Always-on
+    inputs are all alike: a bias may change where it is, and at the first of them. Were all of them free, they would
+    drift together and be rounded together, by whole thresholds at once.
     """
     parts = []
     for segment in layer.segments:
@@ -121,11 +123,15 @@ def _trainable(layer: SynapticLayer, before: tuple[Segment, ...]) -> Mask:
         used = layer.weight[segment.start : segment.stop] != 0
         part = np.zeros_like(used)
         area = 1
-        if not isinstance(layer, ConvLayer) and before:
+        if not isinstance(layer, ConvLayer):
             area = used.shape[1] // before[-1].stop
-        ranges = [(s.start * area, s.stop * area) for s in before] or [(0, used.shape[1])]
-        for start, stop in ranges:
+        for source in before:
+            start, stop = source.start * area, source.stop * area
             block = used[:, start:stop]
+            if source.kind == "always-on":
+                part[:, start:stop] = block
+                part[:, start : start + 1] |= block.any(axis=(0, 1))
+                continue
             one_to_one = (block.sum(axis=0).max(axis=0) <= 1) & (block.sum(axis=1).max(axis=0) <= 1)
             part[:, start:stop] = block | (block.any(axis=(0, 1)) & ~one_to_one)
         parts.append(part)

@@ -157,3 +157,23 @@ def test_weights_of_a_readout_that_never_spikes_are_not_lost_in_its_threshold(pa
     largest = [float(layer.weight.detach().abs().max()) for layer in layers]
     assert min(largest) > 0.2
     assert max(largest) < 10
+
+
+def test_a_bias_has_few_places_where_it_may_change(pair):
+    """Planes that are always on are all alike: many free weights on them would be rounded up at once."""
+    machine = IntegerMachine(pair.network)
+    planes = pair.network.constant_channels
+    assert planes > 0
+    for k, layer in enumerate(machine.machine_layers):
+        before = pair.network.layers[k - 1].segments if k else ()
+        ranges = [(s.start, s.stop) for s in before if s.kind == "always-on"]
+        if k == 0:
+            ranges = [(pair.network.input_shape[0] - planes, pair.network.input_shape[0])]
+        if layer.weight.ndim != 4:
+            continue
+        for start, stop in ranges:
+            free = layer.trainable[:, start:stop].flatten(1).sum(1)
+            used = (layer.integers()[:, start:stop] != 0).flatten(1).sum(1)
+            assert bool((free >= used).all())
+            assert int((free - used).max()) <= 1
+            assert int(free.min()) >= 1  # a bias that was 0 can become another
