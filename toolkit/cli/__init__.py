@@ -18,7 +18,7 @@ COMMANDS = {
     "calibrate": "save activation statistics with a bundle, to convert it without data",
     "synthesise": "make images from a trained classifier alone",
     "convert": "turn a trained classifier into a spiking network",
-    "export": "write a NetX file for Lava, or a NIR file",
+    "export": "write a NetX file for Lava, a NIR file, or an ONNX file",
     "spike-learn": "retrain a NetX file with spikes to answer as its ANN",
     "run": "run a network on images or spikes",
     "verify": "compare the simulator with Lava, spike for spike",

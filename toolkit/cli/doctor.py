@@ -16,7 +16,7 @@ from gascnn.toolkit.cli.output import save_json, say, table
 
 PACKAGES = (
     "gascnn", "numpy", "h5py", "click", "torch", "nir", "safetensors", "scikit-learn", "pillow", "rich", "httpx",
-    "onnxruntime", "pydicom", "nibabel", "numba", "distributed", "matplotlib",
+    "onnx", "onnxruntime", "pydicom", "nibabel", "numba", "distributed", "matplotlib",
 )  # fmt: skip
 
 

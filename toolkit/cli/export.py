@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gascnn.toolkit.cli import options
+from gascnn.toolkit.cli import export_onnx, options
 from gascnn.toolkit.cli.convert import conversion_options, converted, data_free_option, own_model_options, show
 from gascnn.toolkit.cli.netx_output import measured_accuracy, say_expected, without_paths, write_checked
 from gascnn.toolkit.cli.output import bar, note, percent, save_json, say, table
@@ -31,7 +31,13 @@ MEASURED_IMAGES, FEWEST_MEASURED_IMAGES, MEASURED_WORK = 200, 50, 400_000_000_00
 
 @click.command("export")
 @click.argument("source", metavar="MODEL", type=options.PATH, required=False)
-@click.option("--target", type=click.Choice(["lava", "nir"]), required=True, help="lava: NetX HDF5; nir: NIR HDF5.")
+@click.option(
+    "--target",
+    type=click.Choice(["lava", "nir", "onnx"]),
+    required=True,
+    help="lava: NetX HDF5; nir: NIR HDF5; onnx: an ANN bundle as it is, for edge boards (docs/onnx.md).",
+)
+@export_onnx.onnx_options
 @own_model_options
 @options.data(
     help_text="Data set: its training images set scales and check that nothing wraps, its test images give "
@@ -82,6 +88,8 @@ def execute(
     *,
     source: Path | None,
     target: str,
+    part: str | None,
+    int8: bool,
     output: Path,
     json_path: Path | None,
     grade: str,
@@ -92,6 +100,9 @@ def execute(
     **arguments: Any,
 ) -> dict[str, Any]:
     """Export and show; returns what ``--json`` writes."""
+    if target == "onnx":
+        return export_onnx.execute(source=source, int8=int8, limit=limit, output=output, **arguments)
+    export_onnx.refuse_onnx_options(target, part, int8)
     options.positive("--steps", arguments["steps"])
     options.positive("--limit", limit)
     started = time.perf_counter()

@@ -26,15 +26,15 @@ from gascnn.toolkit.spike_learning.rows import sort_rows
 from gascnn.toolkit.spike_learning.surrogate import Dynamics, State, even_weights, integrate, whole_numbers
 
 _LARGEST_IN_UNITS = 4.0
-"""A read-out by the membrane has thresholds that nothing reaches: in thresholds its weights would be so small that a step
-of the optimiser is larger than they are. No unit is more than so many times the layer's largest weight."""
+"""A read-out by the membrane has thresholds that nothing reaches: in thresholds its weights would be smaller than a step
+of the optimiser. No unit is more than so many times the layer's largest weight."""
 
 
 class MachineLayer(nn.Module):
     """A deployed layer whose populations learn.
 
-    Weights and biases are kept in thresholds, where these are within reach, as floating point; the forward pass and :meth:`deployed` see the even
-    integers that come of them.
+    Weights and biases are kept in thresholds, where these are within reach, as floating point; the forward pass and
+    :meth:`deployed` see the even integers that come of them.
 
     Args:
         layer: as lowered or read from a file.

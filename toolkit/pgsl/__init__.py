@@ -1,0 +1,1 @@
+"""PGSL: proximal-gradient split learning (Khowaja et al. 2022), beyond the networks themselves."""
