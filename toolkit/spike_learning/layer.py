@@ -26,8 +26,8 @@ from gascnn.toolkit.spike_learning.rows import sort_rows
 from gascnn.toolkit.spike_learning.surrogate import Dynamics, State, even_weights, integrate, whole_numbers
 
 _LARGEST_IN_UNITS = 4.0
-"""A read-out by the membrane has thresholds that nothing reaches: in thresholds its weights would be smaller than a step
-of the optimiser. No unit is more than so many times the layer's largest weight."""
+"""A read-out by the membrane has thresholds that nothing reaches: in thresholds its weights would be smaller
+than a step of the optimiser. No unit is more than so many times the layer's largest weight."""
 
 
 class MachineLayer(nn.Module):

@@ -123,7 +123,7 @@ class LearningPreset:
 
 _SYNTHETIC = LearningOptions(
     epochs=8,
-    learning_rate=1e-4,
+    learning_rate=3e-4,
     decay_factor=2.0,
     dropout=0.0,
     feature_weight=30.0,
