@@ -23,6 +23,7 @@ COMMANDS = {
     "run": "run a network on images or spikes",
     "verify": "compare the simulator with Lava, spike for spike",
     "predict": "classify the images of a folder",
+    "pgsl": "split learning over a network: keys, server, clients",
     "data": "list and download data sets",
     "lava": "install Lava in an interpreter of its own, or show it",
     "doctor": "show versions, interpreters and backends",
@@ -136,6 +137,10 @@ _EXTRAS = {
     "httpx": "edge",
     "numba": "fast",
     "distributed": "cluster",
+    "cryptography": "server",
+    "fastapi": "server",
+    "prometheus_client": "server",
+    "uvicorn": "server",
     "matplotlib": "bench",
 }
 """Which extra brings a package; all others come with ``train``."""

@@ -1,0 +1,184 @@
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from gascnn.toolkit.data import load_dataset
+from gascnn.toolkit.errors import UsageError
+
+WITHOUT = """
+import sys
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        # httpx looks for rich and goes on without it.
+        if name.split(".")[0] in ("torch", "numba", "rich", "onnx", "sklearn", "fastapi", "uvicorn", "cryptography"):
+            raise ModuleNotFoundError("No module named " + name, name=name)
+
+sys.meta_path.insert(0, Refuse())
+from gascnn.toolkit.cli import main
+main(sys.argv[1:])
+"""
+OPTIONS = ("width=8", "hidden=16", "grid=2", "recovery=none", "epochs=2", "batch_size=32")
+
+
+@pytest.fixture
+def port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def command(*arguments, code="from gascnn.toolkit.cli import main; main()"):
+    return [sys.executable, "-c", code, *map(str, arguments)]
+
+
+def finished(*arguments, code=None):
+    done = subprocess.run(
+        command(*arguments, **({"code": code} if code else {})),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_train_over_https_and_infer_without_torch(gascnn, tmp_path, port):
+    assert gascnn("pgsl", "keys", tmp_path / "keys", "--train", "anna", "--infer", "cleo").status == 0
+    keys = tmp_path / "keys"
+    settings = [part for option in OPTIONS for part in ("--set", option)]
+    serve = command("pgsl", "serve", "--keys", keys / "server", "--run", tmp_path / "run", "--port", port, "--classes",
+                    10, "--image-shape", "1,8,8", "--client-certificates", "--threads", 1, *settings)  # fmt: skip
+    with open(tmp_path / "log", "w") as log:
+        server = subprocess.Popen(serve, stdout=log, stderr=log)
+    try:
+        where = ("--server", f"https://127.0.0.1:{port}", "--patience", 60)
+        model = tmp_path / "client.onnx"
+        outcome = gascnn("pgsl", "client", "train", *where, "--key", keys / "clients/anna", "--data", "digits",
+                         "--limit", 640, "--local-epochs", 2, "-o", model, "--json", tmp_path / "t.json")  # fmt: skip
+        assert outcome.status == 0, outcome.err
+        assert "attack pixels 10 by 1" in outcome.out
+        trained = json.loads((tmp_path / "t.json").read_text())
+        assert trained["batches"] == trained["steps"] == 40
+        assert trained["turns"] == 2
+        assert trained["losses"][-1][1] < trained["losses"][0][1]
+        # scikit-learn's digits need scikit-learn; an edge board has arrays.
+        digits = load_dataset("digits")
+        np.savez(tmp_path / "d.npz", images=digits.test.images, labels=digits.test.labels)
+        finished("pgsl", "client", "infer", *where, "--key", keys / "clients/cleo", "--model", model,
+                 tmp_path / "d.npz", "--limit", 100, "--json", tmp_path / "i.json", code=WITHOUT)  # fmt: skip
+        found = json.loads((tmp_path / "i.json").read_text())
+        assert len(found["predictions"]) == 100
+        assert found["accuracy"].keys() == {"fusion", "recovered", "fused", "attacked"}
+        # Forty batches under a strong attack: above chance (0.1, of 100 images 0.03 either way), not more.
+        assert found["accuracy"]["fusion"] > 0.18
+    finally:
+        server.terminate()
+        server.wait(20)
+    said = (tmp_path / "log").read_text()
+    for name in ("anna", "cleo"):
+        assert (keys / "clients" / name / "token").read_text().strip() not in said
+    assert "Traceback" not in said
+
+
+def test_the_help_names_all_parts(gascnn):
+    assert re.search(r"(?s)client.*keys.*serve", gascnn("pgsl", "--help").out)
+    assert re.search(r"(?s)infer.*train", gascnn("pgsl", "client", "--help").out)
+
+
+def test_importing_the_command_imports_neither_torch_nor_a_server():
+    code = "import sys, gascnn.toolkit.cli.pgsl; print(sorted({'torch','fastapi','httpx','numpy'} & set(sys.modules)))"
+    assert finished(code=code) == "[]\n"
+
+
+@pytest.fixture
+def keys(gascnn, tmp_path):
+    assert gascnn("pgsl", "keys", tmp_path / "keys", "--train", "anna", "--no-certificates").status == 0
+    return tmp_path / "keys"
+
+
+def serve(gascnn, keys, *more, shape="1,8,8"):
+    folder = keys.parent / "run"
+    return gascnn(
+        "pgsl", "serve", "--keys", keys / "server", "--run", folder, "--classes", 10, "--image-shape", shape, *more
+    )
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (("--host", "192.168.1.4"), "plain HTTP to 192.168.1.4 would show tokens"),
+        (("--host", "192.168.1.4", "--plain-http"), "plain HTTP to 192.168.1.4 would show tokens"),
+        (("--client-certificates",), "client certificates need TLS"),
+        (("--plain-http", "--client-certificates"), "--plain-http excludes certificates"),
+        (("--certificate", "none.pem"), "go together"),
+        (("--port", -1), "the port is -1"),
+        (("--turn-batches", 0), "--turn-batches is 0"),
+        (("--lease", 0), "must be above 0"),
+        (("--set", "epochs"), "has no value; give NAME=VALUE"),
+        (("--set", "colour=3"), "unknown split-learning option 'colour'"),
+        (("--set", "width=6"), "width is 6; allowed: multiples of 4"),
+        (("--options", "none.json"), "none.json: not readable JSON"),
+    ],
+)
+def test_a_server_that_cannot_be(gascnn, keys, more, said):
+    outcome = serve(gascnn, keys, *more)
+    assert outcome.status == 2
+    assert said in outcome.error
+    assert not (keys.parent / "run").exists()
+
+
+def test_a_shape_that_cannot_be(gascnn, keys):
+    assert "two equal sides" in serve(gascnn, keys, shape="1,8,9").error
+    assert "image_size is 9" in serve(gascnn, keys, shape="1,9,9").error
+
+
+def test_a_taken_port(gascnn, keys, port):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", port))
+        taken.listen()
+        outcome = serve(gascnn, keys, "--port", port, "--set", "width=8")
+    assert outcome.status == 1
+    assert f"could not listen on 127.0.0.1 port {port}" in outcome.error
+
+
+def test_a_client_that_cannot_be(gascnn, keys, tmp_path):
+    key = keys / "clients/anna"
+    train = ("pgsl", "client", "train", "--key", key, "--data", "digits", "-o", tmp_path / "c.onnx")
+    assert "would show tokens" in gascnn(*train, "--server", "http://example.org:1").error
+    started = time.monotonic()
+    outcome = gascnn(*train, "--server", "http://127.0.0.1:9", "--patience", 0.2)
+    assert time.monotonic() - started < 20
+    assert outcome.status == 1
+    assert "no answer from 127.0.0.1" in outcome.error
+    for shard in ("3/2", "0/2", "2", "a/b", "1/0"):
+        assert (
+            f"--shard is '{shard}'; give I/N"
+            in gascnn(*train, "--server", "http://127.0.0.1:9", "--shard", shard).error
+        )
+    infer = ("pgsl", "client", "infer", "--server", "http://127.0.0.1:9", "--key", key, "--data", "digits")
+    assert "no such file" in gascnn(*infer, "--model", tmp_path / "none.onnx").error
+    assert "give IMAGES or --data" in gascnn(*infer, tmp_path, "--model", tmp_path / "none.onnx").error
+    assert not (tmp_path / "c.onnx").exists()
+
+
+def test_a_client_may_ask_for_a_stronger_attack():
+    from gascnn.toolkit.cli.pgsl_client import _check_attack
+    from gascnn.toolkit.pgsl.options import PgslOptions
+
+    _check_attack(PgslOptions(pixels=10), 10)
+    _check_attack(PgslOptions(attack="literal"), None)
+    with pytest.raises(UsageError, match="attack is pixels 9 by 1; --pixels asks for 10 pixels or more"):
+        _check_attack(PgslOptions(pixels=9), 10)
+    with pytest.raises(UsageError, match=r"attack is bound 0\.3"):
+        _check_attack(PgslOptions(attack="bound"), 1)

@@ -1,0 +1,61 @@
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import torch
+
+from gascnn.exporters.onnx.pgsl import export_pgsl_client
+from gascnn.models.saliency import LocalClassifier
+from gascnn.toolkit.pgsl.train import answers, make_client
+
+INFER = """
+import sys
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        # httpx looks for rich and goes on without it.
+        if name.split(".")[0] in ("torch", "numba", "rich", "onnx", "sklearn", "fastapi", "uvicorn", "cryptography"):
+            raise ModuleNotFoundError("No module named " + name, name=name)
+
+sys.meta_path.insert(0, Refuse())
+from gascnn.toolkit.cli import main
+try:
+    main(sys.argv[1:])
+finally:
+    assert not {"torch", "rich", "numba", "fastapi"} & set(sys.modules)
+"""
+
+
+def test_infer_needs_no_torch_and_gives_the_answers_of_torch(pgsl_server, tmp_path):
+    running = pgsl_server()
+    server = running.coordinator.server
+    torch.manual_seed(1)
+    client = make_client(LocalClassifier(1, 3, 12, width=3), server.options)
+    export_pgsl_client(client.model, tmp_path / "c.onnx", classes=["a", "b", "c"])
+    generator = np.random.default_rng(7)
+    images = generator.integers(0, 256, (17, 1, 12, 12), dtype=np.uint8)
+    labels = np.arange(17) % 3
+    np.savez(tmp_path / "d.npz", images=images, labels=labels)
+    (tmp_path / "token").write_text(running.tokens["cleo"])
+    arguments = ["pgsl", "client", "infer", "--server", running.url, "--key", tmp_path, "--model", tmp_path / "c.onnx",
+                 tmp_path / "d.npz", "-o", tmp_path / "out.csv", "--json", tmp_path / "out.json"]  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", INFER, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "fusion" in done.stdout
+    found = json.loads((tmp_path / "out.json").read_text())
+    expected = answers(client, server, torch.from_numpy(images)).scores.argmax(1)
+    assert found["predictions"] == expected.tolist()
+    assert len(set(found["predictions"])) > 1 or len(set(expected.tolist())) == 1
+    assert found["accuracy"]["fusion"] == float((expected.numpy() == labels).mean())
+    rows = (tmp_path / "out.csv").read_text().splitlines()
+    assert rows[0] == "file,class,score a,score b,score c"
+    assert [row.split(",")[1] for row in rows[1:]] == ["abc"[i] for i in expected]
+    assert running.coordinator.counts.images == 17
