@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,24 @@ ROOT = Path(__file__).resolve().parents[1]
 def repository() -> Path:
     """The checkout the tests run in."""
     return ROOT
+
+
+_WITHOUT = """
+import sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {names!r}:
+            raise ModuleNotFoundError("No module named " + name, name=name)
+
+sys.meta_path.insert(0, Missing())
+"""
+
+
+@pytest.fixture(scope="session")
+def without() -> Callable[..., str]:
+    """Code that runs ahead of another and makes it meet no package of these names, as if none were installed."""
+    return lambda *names: _WITHOUT.format(names=names)
 
 
 @pytest.fixture(autouse=True)

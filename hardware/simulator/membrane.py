@@ -101,14 +101,14 @@ class Place(NamedTuple):
 def update(events, end, steps, sums, neurons, state, place):
     """Run ``LANES`` neurons through a window and append their spikes to ``events``; gives the new end.
 
-    Only for compiled code, which takes the function below that fits ``neurons``.
+    Compiled code takes the function below that fits the kind of ``neurons``.
     """
-    raise NotImplementedError
+    return _UPDATES[type(neurons)](events, end, steps, sums, neurons, state, place)
 
 
 @overload(update)
 def _update_of(events, end, steps, sums, neurons, state, place):
-    return {Integrating: _integrate, Inhibited: _inhibit, General: _everything}[neurons.instance_class]
+    return _UPDATES[neurons.instance_class]
 
 
 def _integrate(events, end, steps, sums, neurons, state, place):
@@ -186,3 +186,6 @@ def _everything(events, end, steps, sums, neurons, state, place):
     store(state.pending, place.cell, pending)
     state.wraps[0] += wraps
     return end
+
+
+_UPDATES = {Integrating: _integrate, Inhibited: _inhibit, General: _everything}

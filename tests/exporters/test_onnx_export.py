@@ -1,12 +1,10 @@
-"""ONNX files against PyTorch, against integer arithmetic by hand, and what is refused."""
+"""ONNX files against PyTorch, and what is refused."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 from typing import get_args
 
 import numpy as np
@@ -14,83 +12,21 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from onnx_reference import bundle_of, exported_as, in_onnxruntime, in_torch, noise, used
 from torch import nn
 
 from gascnn.exporters.onnx.check import compare
-from gascnn.exporters.onnx.export import LabelledImages, OnnxReport, export_resnet, sealed, write_checked
+from gascnn.exporters.onnx.export import LabelledImages, OnnxReport, export_resnet, write_checked
 from gascnn.exporters.onnx.graph import GraphBuilder
-from gascnn.exporters.onnx.layers import INTENSITIES, classifier, intensities, operations, parameters
+from gascnn.exporters.onnx.layers import intensities, operations, parameters
 from gascnn.exporters.onnx.metadata import OnnxMetadata, read_properties, seal
-from gascnn.exporters.onnx.quantise import quantised
 from gascnn.exporters.onnx.session import OnnxSession
 from gascnn.models.resnet import resnet
 from gascnn.toolkit.bundle import Bundle, load_bundle, save_bundle
-from gascnn.toolkit.cli import main
 from gascnn.toolkit.conversion.ir import Kind
-from gascnn.toolkit.data import Dataset, load_dataset
 from gascnn.toolkit.errors import CheckFailed, ConversionError, DataError, FormatError, UsageError
 from gascnn.toolkit.files import sha256_file
 from gascnn.toolkit.training.bundles import build_model, to_bundle
-
-
-def used(model: nn.Module, shape: tuple[int, ...]) -> nn.Module:
-    """Batch norms as after training: statistics of some images, factors that are not 1."""
-    generator = torch.Generator().manual_seed(1)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            with torch.no_grad():
-                module.weight.copy_(0.5 + torch.rand(len(module.weight), generator=generator))
-                module.bias.copy_(torch.randn(len(module.bias), generator=generator) / 4)
-    model.train()
-    with torch.no_grad():
-        for _ in range(20):
-            model(torch.rand(8, *shape, generator=generator))
-    return model.eval()
-
-
-def noise(count: int, shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (count, *shape), dtype=np.uint8)
-
-
-def in_torch(model: nn.Module, images: np.ndarray, pixel_max: int = 255) -> np.ndarray:
-    with torch.no_grad():
-        return model(torch.from_numpy(images).float() / pixel_max).numpy()
-
-
-def in_onnxruntime(path: Path, images: np.ndarray) -> np.ndarray:
-    """Without any code of ours."""
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    (found,) = session.run(["logits"], {"images": images})
-    return found
-
-
-@pytest.fixture(scope="module")
-def digits() -> Dataset:
-    return load_dataset("digits", image_size=8)
-
-
-@pytest.fixture(scope="module")
-def trained(digits: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle of a small ResNet, trained for a few seconds on digits."""
-    torch.manual_seed(0)
-    model = resnet(classes=10, blocks=(1, 1), width=8, image_size=8).train()
-    optimiser = torch.optim.Adam(model.parameters(), lr=0.01)
-    images = torch.from_numpy(digits.train.images).float() / 255
-    labels = torch.from_numpy(digits.train.labels)
-    for _ in range(6):
-        for rows in torch.randperm(len(images)).split(64):
-            optimiser.zero_grad()
-            nn.functional.cross_entropy(model(images[rows]), labels[rows]).backward()
-            optimiser.step()
-    path = tmp_path_factory.mktemp("trained") / "ann"
-    save_bundle(to_bundle(model.eval(), digits.class_names, (1, 8, 8)), path)
-    return path
-
-
-def bundle_of(model: nn.Module, shape: tuple[int, int, int], path: Path, **settings: object) -> Path:
-    classes = [f"class {i}" for i in range(model.arguments["classes"])]
-    save_bundle(to_bundle(model, classes, shape, **settings), path)
-    return path
 
 
 @pytest.mark.parametrize(
@@ -163,113 +99,6 @@ def test_the_same_bundle_gives_the_same_bytes(trained, tmp_path, digits):
         export_resnet(trained, tmp_path / f"{name}8.onnx", calibration=digits.train.images[:64])
     assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
     assert (tmp_path / "a8.onnx").read_bytes() == (tmp_path / "b8.onnx").read_bytes()
-
-
-def test_int8_answers_as_torch_does_on_digits(trained, tmp_path, digits):
-    test = digits.test
-    report = export_resnet(
-        trained,
-        tmp_path / "i.onnx",
-        calibration=digits.train.images[:256],
-        check=LabelledImages(test.images, test.labels),
-    )
-    answers = in_torch(build_model(load_bundle(trained)), test.images).argmax(1)
-    found = in_onnxruntime(tmp_path / "i.onnx", test.images).argmax(1)
-    equal = float((found == answers).mean())
-    assert equal >= 0.97
-    assert report.check.tolerance is None
-    assert report.check.equal_answers == equal
-    assert report.check.accuracy == float((found == test.labels).mean())
-    assert report.check.torch_accuracy == float((answers == test.labels).mean()) > 0.9
-
-
-def test_int8_is_computed_in_integers(trained, tmp_path, digits):
-    """onnxruntime finds every layer, so that none is computed in floating point."""
-    export_resnet(trained, tmp_path / "i.onnx", calibration=digits.train.images[:64])
-    options = onnxruntime.SessionOptions()
-    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
-    options.log_severity_level = 3
-    onnxruntime.InferenceSession(str(tmp_path / "i.onnx"), options, providers=["CPUExecutionProvider"])
-    found = Counter(node.op_type for node in onnx.load(tmp_path / "optimised.onnx").graph.node)
-    counts = {name: found[name] for name in
-              ("QLinearConv", "QLinearAdd", "QLinearAveragePool", "QGemm", "Conv", "Gemm", "Add", "AveragePool", "Relu",
-               "QuantizeLinear", "DequantizeLinear")}  # fmt: skip
-    # The one QuantizeLinear takes the pixels in.
-    assert counts == {"QLinearConv": 6, "QLinearAdd": 2, "QLinearAveragePool": 1, "QGemm": 1, "Conv": 0, "Gemm": 0,
-                      "Add": 0, "AveragePool": 0, "Relu": 0, "QuantizeLinear": 1, "DequantizeLinear": 0}  # fmt: skip
-    assert (tmp_path / "i.onnx").stat().st_size < 0.85 * export_resnet(trained, tmp_path / "f.onnx").bytes
-
-
-class Two(nn.Module):
-    """A convolution and a linear layer: small enough for arithmetic by hand."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(1, 3, 3, stride=2, padding=1)
-        self.fc = nn.Linear(3 * 3 * 2, 4)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.fc(torch.relu(self.conv(x)).flatten(1))
-
-
-def exported_as(precision: str, model: nn.Module, images: np.ndarray, folder: Path) -> Path:
-    """A file of a network that is no ResNet, calibrated on the images where it is int8."""
-    shape = images.shape[1:]
-    graph = classifier(operations(model, shape), 255).model()
-    if precision == "int8":
-        graph = quantised(graph, images, scales={INTENSITIES: 1 / 255})
-    names = tuple(str(i) for i in range(graph.graph.output[0].type.tensor_type.shape.dim[1].dim_value))
-    path = folder / "m.onnx"
-    path.write_bytes(sealed(graph, OnnxMetadata("resnet", precision, shape, 255, "whole", names, "")))
-    onnx.checker.check_model(str(path), full_check=True)
-    return path
-
-
-def test_int8_is_the_integer_arithmetic_of_its_description(tmp_path):
-    """Integers by hand from the network's own weights; then onnxruntime's answers, by hand, from those integers."""
-    torch.manual_seed(3)
-    model, images = Two().eval(), noise(16, (1, 5, 4))
-    path = exported_as("int8", model, images, tmp_path)
-    stored = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in onnx.load(path).graph.initializer}
-    pixel = np.float32(1 / 255)
-    hidden_step = np.float32(float(in_torch(nn.Sequential(model.conv, nn.ReLU()), images).max()) / 255)
-    for name, layer, step in (("conv", model.conv, pixel), ("fc", model.fc, hidden_step)):
-        weight, bias = layer.weight.detach().numpy(), layer.bias.detach().numpy()
-        steps = np.abs(weight.reshape(len(weight), -1)).max(axis=1) / 64  # seven bits, one step an output channel
-        np.testing.assert_allclose(stored[f"{name}.weight_scale"], steps, rtol=1e-6)
-        along = steps.reshape(-1, *(1,) * (weight.ndim - 1))
-        np.testing.assert_allclose(stored[f"{name}.weight_quantized"], weight / along, atol=0.501)
-        assert np.abs(stored[f"{name}.weight_quantized"].astype(int)).max() == 64
-        np.testing.assert_allclose(stored[f"{name}.bias_quantized"], bias / (step * steps), atol=0.51, rtol=1e-6)
-    assert (stored["intensities_scale"], stored["intensities_zero_point"]) == (pixel, 0)
-    np.testing.assert_allclose(stored["relu_scale"], hidden_step, rtol=1e-6)
-    assert stored["relu_zero_point"] == 0
-
-    integers = [torch.tensor(values).double() for values in (images, stored["conv.weight_quantized"])]
-    sums = nn.functional.conv2d(*integers, stride=2, padding=1).numpy()
-    sums += stored["conv.bias_quantized"].reshape(-1, 1, 1)
-    before = sums * (pixel * stored["conv.weight_scale"]).astype(float).reshape(-1, 1, 1)
-    hidden = np.clip(np.rint(before / float(hidden_step)), 0, 255).reshape(16, -1)
-    expected = hidden @ stored["fc.weight_quantized"].astype(float).T + stored["fc.bias_quantized"]
-    expected *= (hidden_step * stored["fc.weight_scale"]).astype(float)
-    found = in_onnxruntime(path, images)
-    # A sum that ends in one half may be rounded to either side: one step of a hidden value.
-    largest = float(model.fc.weight.detach().abs().max())
-    np.testing.assert_allclose(found, expected, atol=1.01 * float(hidden_step) * largest)
-    assert np.median(np.abs(found - expected)) < 1e-5
-    assert np.abs(found - in_torch(model, images)).max() > 1e-3
-
-
-def test_channels_that_died_keep_their_bias(tmp_path):
-    torch.manual_seed(3)
-    model, images = Two().eval(), noise(16, (1, 5, 4))
-    with torch.no_grad():
-        model.conv.weight[0], model.conv.bias[0] = 1e-12, 1.5
-        model.conv.weight[1], model.conv.bias[1] = 0.0, 0.5
-        model.conv.bias[2] = -100.0  # never open
-    expected = in_torch(model, images)
-    found = in_onnxruntime(exported_as("int8", model, images, tmp_path), images)
-    np.testing.assert_allclose(found, expected, atol=0.02 * np.abs(expected).max())
 
 
 class Everything(nn.Module):
@@ -457,56 +286,3 @@ def test_write_checked_takes_any_graph(tmp_path):
     session = OnnxSession(tmp_path / "m.onnx")
     assert session.output_shape == (1, 2, 2)
     assert session.metadata.details == {"strength": 3}
-
-
-def command(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as left:
-        main(["export", *map(str, arguments)])
-    captured = capsys.readouterr()
-    return int(left.value.code or 0), captured.out, captured.err
-
-
-def test_the_command(trained, tmp_path, capsys):
-    output, json_path = tmp_path / "m.onnx", tmp_path / "r.json"
-    status, out, err = command(
-        capsys, trained, "--target", "onnx", "--part", "resnet", "--int8", "--data", "digits", "--limit", 50,
-        "--calibration-images", 40, "-o", output, "--json", json_path,
-    )  # fmt: skip
-    assert (status, err) == (0, "")
-    assert f"{output}: resnet, int8, opset 17" in out
-    assert "against torch on 50 images" in out
-    result = json.loads(json_path.read_text())
-    assert result["target"] == "onnx"
-    assert result["sha256"] == sha256_file(output)
-    assert result["metadata"]["details"]["calibration_images"] == 40
-    assert result["check"]["equal_answers"] >= 0.9
-    assert command(capsys, trained, "--target", "onnx", "-o", output)[0] == 0
-    assert OnnxSession(output).metadata.precision == "fp32"
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("--target", "onnx", "--int8"), "--int8 needs --data"),
-        (("--target", "onnx", "--steps", "4"), "--steps is for spiking networks; leave it out with --target onnx"),
-        (("--target", "onnx", "--limit", "0"), "--limit is 0"),
-        (("--target", "onnx", "--part", "head"), "'head' is not"),
-        (("--target", "nir", "--int8"), "--int8 is for --target onnx"),
-        (("--target", "lava", "--part", "resnet"), "--part is for --target onnx"),
-    ],
-)
-def test_the_command_refuses_in_one_line(trained, tmp_path, capsys, arguments, message):
-    status, _, err = command(capsys, trained, *arguments, "-o", tmp_path / "m.onnx")
-    assert status == 2
-    assert err.startswith("error: ")
-    assert message in err
-    assert err.count("\n") == 1
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_the_command_needs_an_ann_bundle(tmp_path, capsys):
-    assert "needs MODEL" in command(capsys, "--target", "onnx", "-o", tmp_path / "m.onnx")[2]
-    (tmp_path / "x.onnx").write_bytes(b"no model")
-    status, _, err = command(capsys, tmp_path / "x.onnx", "--target", "onnx", "-o", tmp_path / "m.onnx")
-    assert status == 2
-    assert err.count("\n") == 1

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 import torch
+from onnx_reference import in_onnxruntime
 
 from gascnn.exporters.onnx import pgsl
 from gascnn.exporters.onnx.pgsl import export_pgsl_client
@@ -40,12 +40,6 @@ def images_of(channels: int, size: int, count: int = 12) -> np.ndarray:
     return images
 
 
-def in_onnxruntime(path: Path, images: np.ndarray) -> np.ndarray:
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    (found,) = session.run(["activations"], {"images": images})
-    return found
-
-
 @pytest.mark.parametrize("strength", FORMS, ids=str)
 @pytest.mark.parametrize(("channels", "size"), [(1, 12), (3, 18), (1, 30)])
 def test_the_attack_is_inside(tmp_path, channels, size, strength):
@@ -57,7 +51,7 @@ def test_the_attack_is_inside(tmp_path, channels, size, strength):
         moved = float((client.attack(pixels)[0] - pixels).abs().max())
     assert moved > 0
     np.testing.assert_allclose(
-        in_onnxruntime(tmp_path / "c.onnx", images), expected, atol=1e-5 * np.abs(expected).max()
+        in_onnxruntime(tmp_path / "c.onnx", images, "activations"), expected, atol=1e-5 * np.abs(expected).max()
     )
     assert report.check.agreeing_images == 1
     assert report.check.equal_answers is None
@@ -68,9 +62,9 @@ def test_the_attack_is_inside(tmp_path, channels, size, strength):
 def test_the_batch_is_free(tmp_path):
     client, images = client_of(1, 12, pixels=7), images_of(1, 12)
     export_pgsl_client(client, tmp_path / "c.onnx", classes="abcde")
-    together = in_onnxruntime(tmp_path / "c.onnx", images)
+    together = in_onnxruntime(tmp_path / "c.onnx", images, "activations")
     assert together.shape == (12, 8, 6, 6)
-    alone = np.concatenate([in_onnxruntime(tmp_path / "c.onnx", images[i : i + 1]) for i in range(12)])
+    alone = np.concatenate([in_onnxruntime(tmp_path / "c.onnx", images[i : i + 1], "activations") for i in range(12)])
     np.testing.assert_allclose(alone, together, atol=1e-5)
     assert OnnxSession(tmp_path / "c.onnx").run(images[:0]).shape == (0, 8, 6, 6)
 
@@ -82,7 +76,7 @@ def test_int8_convolutions_are_integers_and_near(tmp_path):
     )
     with torch.no_grad():
         expected = client(torch.from_numpy(images[1::2]).float() / 255).numpy()
-    found = in_onnxruntime(tmp_path / "i.onnx", images[1::2])
+    found = in_onnxruntime(tmp_path / "i.onnx", images[1::2], "activations")
     assert 1e-5 < np.abs(found - expected).max() < 0.06 * np.abs(expected).max()
     assert report.check.tolerance is None
     assert report.metadata.precision == "int8"

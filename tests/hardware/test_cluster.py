@@ -1,7 +1,6 @@
 """A NetX file over a Dask cluster of processes: the bits of a local run, whatever happens to the workers."""
 
 import contextlib
-import hashlib
 import os
 import signal
 import socket
@@ -9,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,7 +16,7 @@ from distributed import LocalCluster
 from gascnn.exporters.netx import write_netx
 from gascnn.hardware.backends import open_netx, run_images, run_spikes
 from gascnn.hardware.cluster import Cluster, run_on_cluster, session
-from gascnn.hardware.cluster.worker import Job, Piece, Refusal, Software, run_piece, software
+from gascnn.hardware.cluster.worker import run_piece, software
 from gascnn.hardware.result import population_rates
 from gascnn.toolkit.errors import BackendError, DataError, FormatError, LimitError, UsageError
 from gascnn.toolkit.lowering.deployment import Deployment
@@ -169,8 +167,6 @@ def logged(folder):
         import os
         import time
 
-        from gascnn.hardware.cluster.worker import run_piece
-
         with open(log, "a") as handle:
             handle.write(f"{piece.first} {os.getpid()}\n")
         time.sleep(0.1)
@@ -231,7 +227,6 @@ def test_what_is_unforeseen_is_tried_again_and_then_said(file, images, address, 
 
     def failing(times):
         def task(job, data, piece):
-            from gascnn.hardware.cluster.worker import run_piece
 
             with open(log, "a") as handle:
                 handle.write("x")
@@ -368,31 +363,6 @@ def test_the_scheduler_goes(start, file, images, tmp_path, monkeypatch):
     worker(start, where)
     with Cluster(where) as cluster, pytest.raises(BackendError, match=f"lost the scheduler at {where}"):
         cluster.run(file, images=images, batch_size=4, progress=lambda done: process.kill(), method="plain")
-
-
-def job_for(file, **changes):
-    job = Job(software(), file.sha256, file.network.digest(), (1, 8, 8), 0, None, None, "counts", {})
-    return replace(job, **changes)
-
-
-def test_a_worker_checks_what_it_is_sent(file, images):
-    data, piece = file.path.read_bytes(), Piece(0, images=images[:2])
-    assert run_piece(job_for(file), data, piece).result.images == 2
-    for changes, sent, kind, message in (
-        ({"software": Software("0", "0")}, data, "BackendError", "install the same gascnn on all"),
-        ({"file_sha256": hashlib.sha256(b"x").hexdigest()}, b"y", "FormatError", "their SHA-256 differs"),
-        ({"file_sha256": hashlib.sha256(b"x").hexdigest()}, b"x", "FormatError", "not a whole HDF5 file"),
-        (
-            {"network_digest": "0", "file_sha256": hashlib.sha256(data + b"0").hexdigest()},
-            data + b"0",
-            "FormatError",
-            "a worker reads other integers",
-        ),
-    ):
-        refusal = run_piece(job_for(file, **changes), sent, piece)
-        assert isinstance(refusal, Refusal)
-        assert refusal.kind == kind
-        assert message in refusal.message
 
 
 def test_a_file_that_changed_is_not_sent(file, images, address):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from gascnn.toolkit.pgsl.options import LocalOptions, PgslOptions
 from gascnn.toolkit.pgsl.split import Gradient
 from gascnn.toolkit.pgsl.train import make_client
 from gascnn.toolkit.pgsl.wire.training import own_turns, train_over_wire
+from gascnn.toolkit.training.checkpoint import weights_sha256
 
 if TYPE_CHECKING:
     from gascnn.toolkit.data import Dataset
@@ -70,7 +70,7 @@ def train_client(
         client.model,
         output,
         classes=dataset.class_names,
-        bundle_sha256=_digest(client.state().tensors),
+        bundle_sha256=weights_sha256(client.model),
         check=images[:CHECK_IMAGES].numpy(),
     )
     say(f"{report.batches} batches in {report.turns} turns, {report.lost_turns} made again; step {report.steps}")
@@ -96,10 +96,3 @@ def _check_attack(chosen: PgslOptions, least_pixels: int | None) -> None:
 def _strength(chosen: PgslOptions) -> str:
     detail = {"literal": "", "pixels": f" {chosen.pixels} by {chosen.amount:g}", "bound": f" {chosen.bound:g}"}
     return chosen.attack + detail[chosen.attack]
-
-
-def _digest(tensors: dict[str, torch.Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name, value in sorted(tensors.items()):
-        digest.update(name.encode() + value.contiguous().numpy().tobytes())
-    return digest.hexdigest()

@@ -28,8 +28,12 @@ _OPTIONS = (
     click.option("--temperature", type=float, help="Of the distillation (beta of eq. 10)."),
     click.option("--dropout", type=float, help="Share of the read-out's inputs silenced, held over an image's steps."),
     click.option("--feature-weight", type=float, help="Of the distance of all layers from the teacher's activations."),
-    click.option("--rate-penalty", type=float, help="Added to the loss, times spikes a synaptic source and image ..."),
-    click.option("--rate-goal", type=float, help="... above this many."),
+    click.option(
+        "--rate-penalty",
+        type=float,
+        help="Added to the loss, times the spikes a synaptic source and image beyond --rate-goal.",
+    ),
+    click.option("--rate-goal", type=float, help="Spikes a synaptic source and image that cost nothing."),
     click.option("--mix-probability", type=float, help="Share of the batches whose images are blended in pairs."),
     click.option(
         "--cut-out-probability", type=float, help="Share of the images seen through a window on plain ground."

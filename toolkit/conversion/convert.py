@@ -18,7 +18,7 @@ from gascnn.toolkit.conversion.calibrate import Activations, measure_activations
 from gascnn.toolkit.conversion.emit import emit
 from gascnn.toolkit.conversion.fit import Fitter, Scale
 from gascnn.toolkit.conversion.ir import Entry, OpGraph, evaluate
-from gascnn.toolkit.conversion.passes import PASSES
+from gascnn.toolkit.conversion.passes import run_passes
 from gascnn.toolkit.conversion.response import NeuronModel
 from gascnn.toolkit.conversion.sigma_delta import RELU, MessageCost, fit_sigma_delta, relu_scales
 from gascnn.toolkit.conversion.trace import trace
@@ -226,8 +226,7 @@ def convert(
     outputs = graph.output.shape[0]
     if classes and len(classes) != outputs:
         raise UsageError(f"{len(classes)} class names for a network of {outputs} outputs; give one each")
-    for rewrite in PASSES:
-        rewrite(graph)
+    run_passes(graph)
     options = options.with_counts(graph.multiply_accumulates, len(images))
     chosen = torch.from_numpy(expected_input(images[: options.calibration_images], options.coding, pixel_max))
     _check_faithful(graph, model, chosen[: min(16, len(chosen))])

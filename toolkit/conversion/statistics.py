@@ -19,7 +19,7 @@ from gascnn.toolkit.bundle import Bundle, Statistics
 from gascnn.toolkit.coding import expected_input
 from gascnn.toolkit.conversion.calibrate import Activations, measure_percentiles
 from gascnn.toolkit.conversion.convert import ConversionOptions
-from gascnn.toolkit.conversion.passes import PASSES
+from gascnn.toolkit.conversion.passes import run_passes
 from gascnn.toolkit.conversion.trace import trace
 from gascnn.toolkit.errors import DataError, FormatError, UsageError
 
@@ -58,8 +58,7 @@ def measure_statistics(
     if images.ndim != 4 or images.dtype != np.uint8 or len(images) == 0:
         raise DataError(f"calibration images are {images.dtype} {images.shape}; expected uint8 (image, C, H, W)")
     graph = trace(model, (images.shape[1], images.shape[2], images.shape[3]))
-    for rewrite in PASSES:
-        rewrite(graph)
+    run_passes(graph)
     counts = ConversionOptions(calibration_images=count).checked().with_counts(graph.multiply_accumulates, len(images))
     chosen = torch.from_numpy(expected_input(images[: counts.calibration_images], "regular", pixel_max))
     names = [op.name for op in graph if op.kind == "neurons"]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
 
 from gascnn.toolkit.errors import UsageError
-from gascnn.toolkit.ranges import Ranges, check_ranges
+from gascnn.toolkit.option_checks import Choices, Ranges, check_choices, check_known, check_ranges
 
 Attack = Literal["literal", "pixels", "bound"]
 Recovery = Literal["image", "channels", "maps", "none"]
@@ -15,12 +15,12 @@ Decay = Literal["learning-rate", "weights"]
 Recovered = Literal["difference", "low-rank"]
 Maximum = Literal["image", "batch"]
 
-_CHOICES: dict[str, tuple[str, ...]] = {
-    "attack": ("literal", "pixels", "bound"),
-    "recovery": ("image", "channels", "maps", "none"),
-    "recovered_as": ("difference", "low-rank"),
-    "decay_of": ("learning-rate", "weights"),
-    "maximum": ("image", "batch"),
+_CHOICES: Choices = {
+    "attack": get_args(Attack),
+    "recovery": get_args(Recovery),
+    "recovered_as": get_args(Recovered),
+    "decay_of": get_args(Decay),
+    "maximum": get_args(Maximum),
 }
 _RANGES: Ranges = {
     "pixels": (1, 2**20, True),
@@ -113,9 +113,7 @@ class PgslOptions:
         Raises:
             UsageError: a value of the wrong kind or out of range.
         """
-        for name, allowed in _CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise UsageError(f"{name} is {getattr(self, name)!r}; allowed: {', '.join(allowed)}")
+        check_choices(self, _CHOICES)
         check_ranges(self, _RANGES)
         if self.width % 4:
             raise UsageError(f"width is {self.width}; allowed: multiples of 4, which the server's up-sampling divides")
@@ -143,10 +141,7 @@ class PgslOptions:
         Raises:
             UsageError: an unknown name, or a value that cannot be used.
         """
-        known = [field.name for field in fields(cls)]
-        unknown = sorted(set(values) - set(known))
-        if unknown:
-            raise UsageError(f"unknown split-learning option {unknown[0]!r}; known: {', '.join(known)}")
+        check_known(cls, values, "split-learning")
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:

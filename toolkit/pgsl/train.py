@@ -74,7 +74,7 @@ def make_recover(options: PgslOptions) -> Recover:
         found = robust_pca(
             matrices, mu=options.mu, relative=True, sparsity=weight, max_iterations=options.recovery_iterations
         )
-        return found.low_rank if options.recovered_as == "low-rank" else matrices - found.sparse
+        return found.low_rank if options.recovered_as == "low-rank" else found.recovered
 
     return recover
 

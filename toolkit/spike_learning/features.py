@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gascnn.toolkit.conversion.ir import OpGraph, evaluate
-from gascnn.toolkit.conversion.passes import PASSES
+from gascnn.toolkit.conversion.passes import run_passes
 from gascnn.toolkit.conversion.trace import trace
 from gascnn.toolkit.errors import ConversionError
 from gascnn.toolkit.lowering.network import NetxNetwork
@@ -36,8 +36,7 @@ class TeacherFeatures:
 
     def __init__(self, network: NetxNetwork, teacher: nn.Module, image_shape: tuple[int, int, int]) -> None:
         self._graph: OpGraph = trace(teacher, image_shape)
-        for rewrite in PASSES:
-            rewrite(self._graph)
+        run_passes(self._graph)
         found = {op.name: op for op in self._graph if op.kind == "neurons" and not op.readout}
         self._names: dict[int, str] = {}
         for k, layer in enumerate(network.layers):

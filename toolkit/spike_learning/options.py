@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from gascnn.toolkit.errors import UsageError
-from gascnn.toolkit.ranges import Ranges, check_ranges
+from gascnn.toolkit.option_checks import Ranges, check_ranges
 
 _RANGES: Ranges = MappingProxyType(
     {

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
 
 from gascnn.toolkit.errors import UsageError
-from gascnn.toolkit.ranges import Ranges, check_ranges
+from gascnn.toolkit.option_checks import Choices, Ranges, check_choices, check_known, check_ranges
 
 Optimizer = Literal["adamw", "sgd"]
 Schedule = Literal["one-cycle", "cosine", "constant"]
@@ -14,12 +14,12 @@ Balance = Literal["none", "weights", "sampling"]
 Selection = Literal["auto", "val-macro-f1", "last"]
 FitOn = Literal["train", "train+val"]
 
-_CHOICES: dict[str, tuple[str, ...]] = {
-    "optimizer": ("adamw", "sgd"),
-    "schedule": ("one-cycle", "cosine", "constant"),
-    "balance": ("none", "weights", "sampling"),
-    "select": ("auto", "val-macro-f1", "last"),
-    "fit_on": ("train", "train+val"),
+_CHOICES: Choices = {
+    "optimizer": get_args(Optimizer),
+    "schedule": get_args(Schedule),
+    "balance": get_args(Balance),
+    "select": get_args(Selection),
+    "fit_on": get_args(FitOn),
 }
 _RANGES: Ranges = {
     "epochs": (1, 100_000, True),
@@ -108,9 +108,7 @@ class TrainingOptions:
         Raises:
             UsageError: a value of the wrong kind or out of range, or two that contradict each other.
         """
-        for name, allowed in _CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise UsageError(f"{name} is {getattr(self, name)!r}; allowed: {', '.join(allowed)}")
+        check_choices(self, _CHOICES)
         check_ranges(self, _RANGES)
         if not isinstance(self.channels_last, bool):
             raise UsageError(f"channels_last is {self.channels_last!r}; allowed: true or false")
@@ -126,10 +124,7 @@ class TrainingOptions:
         Raises:
             UsageError: an unknown name, or a value that cannot be used.
         """
-        known = [field.name for field in fields(cls)]
-        unknown = sorted(set(values) - set(known))
-        if unknown:
-            raise UsageError(f"unknown training option {unknown[0]!r}; known: {', '.join(known)}")
+        check_known(cls, values, "training")
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:

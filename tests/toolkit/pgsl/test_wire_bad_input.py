@@ -153,8 +153,12 @@ def test_too_many_requests_of_one_client(pgsl_server):
 
 def test_roles(pgsl_server):
     running = pgsl_server()
+    before = running.digest()
     refused(running.post("terms", encode(Message("terms")), token=TOKENS["meter"]), 403, "role of meter is metrics")
     refused(running.post("turn", encode(Message("turn")), token=TOKENS["cleo"]), 403, "role of cleo is infer")
+    assert running.post("terms", encode(Message("terms")), token=TOKENS["cleo"]).status_code == 200
+    assert running.post("turn", encode(Message("turn")), token=TOKENS["anna"]).status_code == 200
+    assert running.digest() == before
 
 
 def test_addresses_methods_and_types(pgsl_server):

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from gascnn.models.saliency import LocalClassifier
-from gascnn.toolkit.errors import BackendError, FormatError, UsageError
+from gascnn.toolkit.errors import BackendError
 from gascnn.toolkit.pgsl.options import PgslOptions
 from gascnn.toolkit.pgsl.split import train_round_robin
 from gascnn.toolkit.pgsl.train import answers, make_client, make_server
@@ -294,21 +294,6 @@ def test_a_full_disk_ends_no_turn(pgsl_server, monkeypatch):
             with pytest.raises(BackendError, match="could not write its checkpoint"):
                 wire.send(hand_over(grant, 1))
         assert wire.send(hand_over(grant, 1)).values["turns"] == 1
-
-
-def test_a_run_folder_has_one_server_and_one_agreement(tmp_path):
-    model, order = {"classes": 3}, {"order": ["a"]}
-    store = RunStore(tmp_path / "run", OPTIONS.to_dict(), model, order)
-    with pytest.raises(UsageError, match="served by another process"):
-        RunStore(tmp_path / "run", OPTIONS.to_dict(), model, order)
-    store.close()
-    with pytest.raises(UsageError, match=r"begun with model classes 3, now it is 4"):
-        RunStore(tmp_path / "run", OPTIONS.to_dict(), {"classes": 4}, order)
-    again = RunStore(tmp_path / "run", OPTIONS.to_dict(), model, order)
-    again.path.write_bytes(b"\x00" * 40)
-    with pytest.raises(FormatError, match="not a readable checkpoint"):
-        again.load()
-    again.close()
 
 
 SERVE = """

@@ -19,4 +19,11 @@ PASSES: tuple[Callable[[OpGraph], None], ...] = (
     place_pooling,
 )
 
-__all__ = ["PASSES"]
+
+def run_passes(graph: OpGraph) -> None:
+    """All rewrites, in place: afterwards neurons are marked where spikes will be made."""
+    for rewrite in PASSES:
+        rewrite(graph)
+
+
+__all__ = ["PASSES", "run_passes"]
