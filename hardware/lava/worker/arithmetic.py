@@ -36,6 +36,11 @@ def sums_too_large(weight: Integers, largest: int) -> str | None:
     return f"sums of up to {bound} leave 32 bits" if bound >= _INT32_END else None
 
 
+def largest_input(weight: Integers) -> int:
+    """The largest absolute input value with which no part of a sum leaves 32 bits; at least 0."""
+    return (_INT32_END - 1) // max(1, largest_sum(weight, 1))
+
+
 def largest_sum(weight: Integers, largest: int) -> int:
     """Bound on the absolute value of any part of a neuron's sum."""
     sums = np.abs(weight.astype(np.int64)).reshape(len(weight), -1).sum(axis=1)

@@ -18,7 +18,7 @@ from gascnn.hardware.lava.worker.processes.spikes import OutputFile
 LARGEST_INPUT = 255
 """Input files hold bytes."""
 
-_INTERVAL, _RECORD = "gascnn_interval", "gascnn_record"
+_INTERVAL, _RECORD, _RANGE = "gascnn_interval", "gascnn_record", "gascnn_range"
 
 
 class Unsupported(Exception):  # noqa: N818 - no failure: Lava's own models run then
@@ -38,44 +38,58 @@ def prepare(interval: int, records: list[tuple[Any, dict[str, Any]]]) -> dict[ty
     Raises:
         Unsupported: a process without a faster model.
     """
-    for process in ProcessServer().processes:
-        if process.__module__.startswith("lava.lib.dl.netx"):
-            continue  # blocks, which hold the processes
-        check(process)
+    blocks = "lava.lib.dl.netx"  # they hold the processes
+    processes = [process for process in ProcessServer().processes if not process.__module__.startswith(blocks)]
+    signed = any(isinstance(process, (SigmaDelta, Delta)) for process in processes)
+    for process in processes:
+        if type(process) not in _MODELS:
+            raise Unsupported(f"there is no faster {type(process).__name__}")
+        if not isinstance(process, _POPULATIONS):
+            process.proc_params[_RANGE] = input_range(process, signed)
         process.proc_params[_INTERVAL] = interval
     for population, arguments in records:
         population.proc_params[_RECORD] = arguments
     return dict(_MODELS)
 
 
-def check(process: Any) -> None:
-    """Refuse a process whose faster model could differ from Lava's.
+def input_range(synapse: Any, signed: bool) -> tuple[int, int]:
+    """Least and largest input value with which the faster model of a synapse gives Lava's sums.
+
+    Args:
+        synapse: Conv, Dense or DelayDense.
+        signed: whether it receives the messages of sigma-delta neurons, which nothing bounds: they may be as large as
+            keeps Lava's own sums in 32 bits.
 
     Raises:
-        Unsupported: names it.
+        Unsupported: names the synapse, whose faster model could differ from Lava's.
     """
-    name = type(process).__name__
-    if type(process) not in _MODELS:
-        raise Unsupported(f"there is no faster {name}")
-    if isinstance(process, LIF):
-        return
-    largest = LARGEST_INPUT if np.any(process.num_message_bits.init) else 1
-    weight = np.asarray(process.weight.init if isinstance(process, Conv) else process.weights.init)
-    reason = arithmetic.sums_too_large(weight, largest)
-    if reason is None and isinstance(process, Conv):
-        geometry = [process.groups, process.stride, process.padding, process.dilation, process.kernel_size]
+    weight = np.asarray(synapse.weight.init if isinstance(synapse, Conv) else synapse.weights.init)
+    graded = bool(np.any(synapse.num_message_bits.init))
+    largest = LARGEST_INPUT if graded else 1
+    if graded and signed:
+        largest = max(largest, arithmetic.largest_input(weight))
+    reason = arithmetic.sums_too_large(weight, largest) or _geometry(synapse)
+    if reason is not None:
+        raise Unsupported(f"{type(synapse).__name__} {tuple(weight.shape)}: {reason}")
+    return (-largest if graded and signed else 0), largest
+
+
+def _geometry(synapse: Any) -> str | None:
+    """What of a synapse's geometry Lava would not hold, if anything."""
+    if isinstance(synapse, Conv):
+        geometry = [synapse.groups, synapse.stride, synapse.padding, synapse.dilation, synapse.kernel_size]
         values = np.concatenate([np.atleast_1d(number.init) for number in geometry])
         if values.max() > np.iinfo(np.int8).max:
-            reason = f"{values.max()} as groups, stride, padding, dilation or kernel size leaves 8 bits"
-    if reason is None and isinstance(process, DelayDense):
-        delays, slots = np.asarray(process.delays.init), process.a_buff.shape[1]
+            return f"{values.max()} as groups, stride, padding, dilation or kernel size leaves 8 bits"
+    if isinstance(synapse, DelayDense):
+        delays, slots = np.asarray(synapse.delays.init), synapse.a_buff.shape[1]
         if delays.min() < 0 or delays.max() >= slots:
-            reason = f"delays {delays.min()}..{delays.max()} exceed {slots - 1}"
-    if reason is not None:
-        raise Unsupported(f"{name} {tuple(weight.shape)}: {reason}")
+            return f"delays {delays.min()}..{delays.max()} exceed {slots - 1}"
+    return None
 
 
 _MODELS: dict[type[Any], type[Any]] = {}
+_POPULATIONS: tuple[type[Any], ...] = ()
 
 if importlib.util.find_spec("lava") is not None:
     from lava.magma.core.process.process import ProcessServer
@@ -85,6 +99,8 @@ if importlib.util.find_spec("lava") is not None:
     from lava.proc.dense.process import DelayDense, Dense
     from lava.proc.lif.models import PyLifModelBitAcc
     from lava.proc.lif.process import LIF
+    from lava.proc.sdn.models import PyDeltaModelFixed, PySigmaDeltaModelFixed, PySigmaModelFixed
+    from lava.proc.sdn.process import Delta, Sigma, SigmaDelta
     from lava.utils.weightutils import clip_weights, determine_sign_mode, truncate_weights
 
     class _Model:
@@ -92,31 +108,54 @@ if importlib.util.find_spec("lava") is not None:
 
         proc_params: Any
         time_step: int
-        num_message_bits: Any
-        s_in: Any
-        a_buf: Any
-        a_buff: Any
 
         @property
         def image_starts(self) -> bool:
             """Whether this step is the first of an image; Lava counts them from 1."""
             return (self.time_step - 1) % int(self.proc_params[_INTERVAL]) == 0
 
+    class _Synapse(_Model):
+        """What the synapses share."""
+
+        num_message_bits: Any
+        s_in: Any
+        a_buf: Any
+        a_buff: Any
+
         @property
         def largest(self) -> int:
-            """Largest input value."""
-            return LARGEST_INPUT if self.num_message_bits.item() > 0 else 1
+            """Largest absolute input value."""
+            return int(self.proc_params[_RANGE][1])
 
         def received(self) -> Any:
             """This step's input: booleans, or for graded input integers."""
             values = self.s_in.recv()
             if self.num_message_bits.item() == 0:
                 return values != 0
-            if values.min() < 0 or values.max() > LARGEST_INPUT:
-                raise OverflowError(f"graded input {values.min()}..{values.max()} leaves 0..{LARGEST_INPUT}")
+            least, largest = self.proc_params[_RANGE]
+            if values.min() < least or values.max() > largest:
+                raise OverflowError(
+                    f"messages of {values.min()}..{values.max()} leave {least}..{largest}; "
+                    "only Lava's own models (--stock) can be tried"
+                )
             return values
 
-    class FastConv(_Model, PyConvModelFixed):
+    class _Population(_Model):
+        """What the populations share."""
+
+        file: OutputFile | None
+
+        def open_file(self) -> None:
+            """Where what is sent is written to, if anywhere."""
+            record = self.proc_params.get(_RECORD)
+            self.file = None if record is None else OutputFile(**record)
+
+        def write(self, sent: Any) -> None:
+            """What was sent in this step."""
+            if self.file is not None:
+                self.file.step(self.time_step - 1, sent)
+
+    class FastConv(_Synapse, PyConvModelFixed):
         """Lava's Conv as a matrix product."""
 
         def run_spk(self) -> None:
@@ -135,7 +174,7 @@ if importlib.util.find_spec("lava") is not None:
             self.a_out.send(self.a_buf)
             self.a_buf = self.sum(self.received())
 
-    class _DenseModel(_Model):
+    class _DenseModel(_Synapse):
         """What the two dense models share."""
 
         weights: Any
@@ -177,7 +216,7 @@ if importlib.util.find_spec("lava") is not None:
             self.a_buff = arithmetic.one_slot_on(self.a_buff)
             self.a_buff += self.sum(self.received())
 
-    class FastLIF(_Model, PyLifModelBitAcc):
+    class FastLIF(_Population, PyLifModelBitAcc):
         """Lava's LIF in place, which writes its spikes to a file."""
 
         def run_spk(self) -> None:
@@ -189,8 +228,7 @@ if importlib.util.find_spec("lava") is not None:
                 self.population.rest()
             fired = self.population.step(activation)
             self.s_out.send(fired)
-            if self.file is not None:
-                self.file.step(self.time_step - 1, fired)
+            self.write(fired)
 
         def _start(self) -> None:
             self.scale_bias()
@@ -198,7 +236,55 @@ if importlib.util.find_spec("lava") is not None:
                 *(self.u, self.v, self.du + self.ds_offset, self.dv + self.dm_offset),
                 *(self.effective_bias, self.vth),
             )
-            record = self.proc_params.get(_RECORD)
-            self.file = None if record is None else OutputFile(**record)
+            self.open_file()
+
+    class _Messages(_Population):
+        """What sigma-delta populations share: Lava's own dynamics, from rest at every image."""
+
+        s_out: Any
+
+        def rest_at_start(self) -> None:
+            """Back to rest, if an image starts."""
+            if self.time_step == 1:
+                self.open_file()
+            if self.image_starts:
+                for state in ("sigma", "act", "residue", "error"):
+                    if hasattr(self, state):
+                        setattr(self, state, np.zeros_like(getattr(self, state)))
+
+        def send_messages(self, messages: Any) -> None:
+            """This step's messages."""
+            self.s_out.send(messages)
+            self.write(messages)
+
+    class FastSigmaDelta(_Messages, PySigmaDeltaModelFixed):
+        """Lava's SigmaDelta, which writes its messages to a file."""
+
+        def run_spk(self) -> None:
+            """One time step."""
+            self.rest_at_start()
+            self.send_messages(np.right_shift(self.dynamics(self.a_in.recv()), self.state_exp))
+
+    class FastDelta(_Messages, PyDeltaModelFixed):
+        """Lava's Delta, which turns pixels into their changes."""
+
+        def run_spk(self) -> None:
+            """One time step."""
+            self.rest_at_start()
+            values = np.left_shift(self.a_in.recv(), self.spike_exp + self.state_exp)
+            messages = np.right_shift(self.delta_dynamics(values), self.state_exp)
+            self.act = values
+            self.send_messages(messages)
+
+    class FastSigma(_Messages, PySigmaModelFixed):
+        """Lava's Sigma, the sum a read-out keeps."""
+
+        def run_spk(self) -> None:
+            """One time step."""
+            self.rest_at_start()
+            self.sigma = self.sigma_dynamics(self.a_in.recv())
+            self.send_messages(self.sigma)
 
     _MODELS.update({Conv: FastConv, Dense: FastDense, DelayDense: FastDelayDense, LIF: FastLIF})
+    _MODELS.update({SigmaDelta: FastSigmaDelta, Delta: FastDelta, Sigma: FastSigma})
+    _POPULATIONS = (LIF, SigmaDelta, Delta, Sigma)
