@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
+import socket
 import subprocess
 import sys
 import venv
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+
+from gascnn.exporters.onnx.pgsl import export_pgsl_client
+from gascnn.toolkit.pgsl.bundle import new_parts
+from gascnn.toolkit.pgsl.options import LocalOptions, PgslOptions
+from gascnn.toolkit.pgsl.split import train_step
+from gascnn.toolkit.pgsl.train import answers
+from gascnn.toolkit.pgsl.wire.store import Checkpoint, Progress, RunStore
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -120,9 +131,16 @@ for name in sys.argv[1:]:
     assert result["subtract"]["export"]["expected"]["images"] == 269
 
 
+@pytest.fixture(scope="module")
+def edge(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The interpreter of a board: the wheel with the edge extra and nothing else."""
+    repository = Path(__file__).resolve().parents[1]
+    return fresh_environment(tmp_path_factory.mktemp("edge") / "env", f"gascnn[edge] @ file://{wheel}", repository)
+
+
 @pytest.mark.slow
-def test_edge_extra_runs_a_network_without_torch_or_rich(wheel: Path, repository: Path, tmp_path: Path) -> None:
-    python = fresh_environment(tmp_path / "env", f"gascnn[edge] @ file://{wheel}", repository)
+def test_edge_extra_runs_a_network_without_torch_or_rich(edge: Path, tmp_path: Path) -> None:
+    python = edge
     make = """
 import numpy as np
 from gascnn.exporters.netx import write_netx
@@ -159,3 +177,51 @@ np.savez("in.npz", spikes=np.array([[[1, 0, 0], [1, 1, 1], [0, 1, 1]]], dtype=np
     )
     names = {entry["name"].lower() for entry in json.loads(listed.stdout)}
     assert not names & {"torch", "rich", "numba", "scipy", "scikit-learn", "nir"}
+
+
+HEAVY = {"torch", "numba", "rich", "sklearn", "scipy", "onnx", "pandas"}
+
+
+@pytest.mark.slow
+def test_edge_extra_classifies_with_a_split_network(edge: Path, tmp_path: Path) -> None:
+    """A board's client and a server: the board imports no torch, and gets the answers of PyTorch."""
+    options = PgslOptions(width=8, hidden=8, grid=2, attack="bound", recovery="none", learning_rate=0.02)
+    torch.manual_seed(0)
+    client, server = new_parts((1, 8, 8), 10, options, LocalOptions(width=4))
+    images = np.random.default_rng(0).integers(0, 256, (40, 1, 8, 8), dtype=np.uint8)
+    for _ in range(80):  # learnt by heart, so that answers differ
+        train_step(client, server, torch.from_numpy(images) / 255, torch.arange(40) % 10)
+    export_pgsl_client(client.model, tmp_path / "client.onnx", classes="0123456789", check=images)
+    np.savez(tmp_path / "images.npz", images=images)
+    agreed = {"order": ["anna"], "turn_batches": 20}
+    store = RunStore(tmp_path / "run", options.to_dict(), {"classes": 10, "image_shape": [1, 8, 8]}, agreed)
+    store.save(Checkpoint(server.state()[0], client.state().tensors, Progress(steps=server.steps)))
+    store.close()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    gascnn = [sys.executable, "-c", "from gascnn.toolkit.cli import main; main()", "pgsl"]
+    subprocess.run(
+        [*gascnn, "keys", "keys", "--train", "anna", "--infer", "cleo", "--no-certificates"], cwd=tmp_path, check=True
+    )
+    chosen = [f"--set={name}={json.dumps(value)}" for name, value in options.to_dict().items()]
+    serve = [*gascnn, "serve", "--keys", "keys/server", "--run", "run", "--classes", "10", "--image-shape", "1,8,8",
+             "--port", str(port), *chosen]  # fmt: skip
+    serving = subprocess.Popen(serve, cwd=tmp_path, stdout=subprocess.DEVNULL)
+    try:
+        infer = [edge, "-X", "importtime", edge.parent / "gascnn", "pgsl", "client", "infer", "images.npz",
+                 "--server", f"http://127.0.0.1:{port}", "--key", "keys/clients/cleo", "--model", "client.onnx",
+                 "--patience", "60", "-o", "answers.csv"]  # fmt: skip
+        done = subprocess.run(infer, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    finally:
+        serving.terminate()
+        serving.wait(20)
+    assert done.returncode == 0, done.stderr
+    found = np.loadtxt(tmp_path / "answers.csv", delimiter=",", skiprows=1)[:, 2:]
+    expected = answers(client, server, torch.from_numpy(images)).scores.numpy()
+    near = np.abs(found - expected).max(axis=1) < 1e-4
+    assert near.mean() >= 0.95  # by rounding alone the attack may now and then take another pixel
+    assert expected.std(axis=0).max() > 0.05
+    imported = {name.split(".")[0] for name in re.findall(r"(?m)^import time: .*\| +(\S+)$", done.stderr)}
+    assert {"gascnn", "numpy", "onnxruntime", "httpx"} <= imported
+    assert not imported & HEAVY

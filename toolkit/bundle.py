@@ -2,7 +2,8 @@
 
 ``model.json`` says what the network is, what images it takes, its classes, its measured figures and where it came
 from; the tensors are in safetensors, under the names of a PyTorch ``state_dict`` (``kind`` ``ann``) or of a NIR
-graph's nodes (``kind`` ``snn``). ``statistics.safetensors``, if it is there, is named in ``model.json`` too.
+graph's nodes (``kind`` ``snn``); of a split network (``kind`` ``pgsl``) they are those of both sides.
+``statistics.safetensors``, if it is there, is named in ``model.json`` too.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from gascnn.toolkit.files import atomic_folder, sha256_file
 from gascnn.toolkit.framing import FRAMINGS
 
 SCHEMA = 1
+KINDS = ("ann", "snn", "pgsl")
 MODEL_FILE, WEIGHTS_FILE, STATISTICS_FILE = "model.json", "weights.safetensors", "statistics.safetensors"
 
 
@@ -43,9 +45,10 @@ class Bundle:
     """A trained network with everything needed to use it.
 
     Attributes:
-        kind: ``ann`` (trained in PyTorch) or ``snn`` (converted to spikes, still in floating point).
+        kind: ``ann`` (trained in PyTorch), ``snn`` (converted to spikes, still in floating point) or ``pgsl`` (a split
+            network, client and server).
         architecture: ``ann``: ``{"name": "resnet", "arguments": {...}}`` or ``{"name": "package:function"}``;
-            ``snn``: the NIR graph without its arrays.
+            ``snn``: the NIR graph without its arrays; ``pgsl``: its options.
         image_shape: (C, H, W).
         classes: class names in the order of the outputs.
         tensors: named arrays.
@@ -56,7 +59,7 @@ class Bundle:
         statistics: of its activations, if they were saved with it.
     """
 
-    kind: Literal["ann", "snn"]
+    kind: Literal["ann", "snn", "pgsl"]
     architecture: dict[str, Any]
     image_shape: tuple[int, int, int]
     classes: tuple[str, ...]
@@ -164,7 +167,7 @@ def _read_description(path: Path) -> dict[str, Any]:
         found = values.get("schema") if isinstance(values, dict) else type(values).__name__
         raise FormatError(f"{path}: schema {found}; this version reads schema {SCHEMA}")
     checks: dict[str, bool] = {
-        "kind": values.get("kind") in ("ann", "snn"),
+        "kind": values.get("kind") in KINDS,
         "architecture": isinstance(values.get("architecture"), dict),
         "image_shape": _positive_integers(values.get("image_shape"), 3),
         "pixel_max": _positive_integers([values.get("pixel_max")], 1),

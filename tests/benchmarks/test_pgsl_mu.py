@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from gascnn.benchmarks.pgsl_mu import MUS, flip_pixels, mse_against_mu
+from gascnn.benchmarks.pgsl.mu import MUS, flip_pixels, mse_against_mu
 from gascnn.toolkit.data import load_dataset
 from gascnn.toolkit.errors import DataError, UsageError
 

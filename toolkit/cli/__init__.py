@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from gascnn.toolkit.cli.lazy import LazyGroup
 from gascnn.toolkit.errors import GascnnError
 
 COMMANDS = {
@@ -23,7 +24,7 @@ COMMANDS = {
     "run": "run a network on images or spikes",
     "verify": "compare the simulator with Lava, spike for spike",
     "predict": "classify the images of a folder",
-    "pgsl": "split learning over a network: keys, server, clients",
+    "pgsl": "split learning: in one process, or over a network with keys, server, clients",
     "data": "list and download data sets",
     "lava": "install Lava in an interpreter of its own, or show it",
     "doctor": "show versions, interpreters and backends",
@@ -32,27 +33,9 @@ COMMANDS = {
 }
 """Commands in the order of the help; the module of the same name holds each."""
 
+_MODULES = {name: (name.replace("-", "_"), line) for name, line in COMMANDS.items()}
+
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
-
-
-class _LazyGroup(click.Group):
-    """Knows its commands by name and imports one only when it is called."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names in the order of the help."""
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the module of a command."""
-        if cmd_name not in COMMANDS:
-            return None
-        command: click.Command = import_module(f"gascnn.toolkit.cli.{cmd_name.replace('-', '_')}").command
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the commands without importing any."""
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
 
 
 def _version() -> str:
@@ -62,7 +45,7 @@ def _version() -> str:
         return "unknown (not installed)"
 
 
-@click.group(cls=_LazyGroup, context_settings=CONTEXT)
+@click.group(cls=LazyGroup, modules=_MODULES, context_settings=CONTEXT)
 @click.version_option(_version(), prog_name="gascnn")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def cli(debug: bool) -> None:

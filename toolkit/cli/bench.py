@@ -2,39 +2,20 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-
 import click
 
+from gascnn.toolkit.cli.lazy import LazyGroup
+
 MODULES = {
-    "simulator": "measure the simulator against Lava, other frameworks and the ANN",
-    "profile": "show where the simulator's time goes",
-    "retention": "accuracy, work and energy of deployed networks against their ANN",
-    "sweep": "accuracy, work and time against T and the thresholds, with a recommended T",
+    "simulator": ("bench_simulator", "measure the simulator against Lava, other frameworks and the ANN"),
+    "profile": ("bench_profile", "show where the simulator's time goes"),
+    "retention": ("bench_retention", "accuracy, work and energy of deployed networks against their ANN"),
+    "sweep": ("bench_sweep", "accuracy, work and time against T and the thresholds, with a recommended T"),
+    "pgsl": ("bench_pgsl", "the tables and figures of split learning, and what its client and server cost"),
 }
-"""Commands in the order of the help; the module ``bench_NAME`` holds each."""
+"""By command: the module that holds it, and its line in the help."""
 
 
-class _LazyGroup(click.Group):
-    """Knows its commands by name and imports one only when it is called."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names in the order of the help."""
-        return list(MODULES)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the module of a command."""
-        if cmd_name not in MODULES:
-            return None
-        command: click.Command = import_module(f"gascnn.toolkit.cli.bench_{cmd_name}").command
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the commands without importing any."""
-        with formatter.section("Commands"):
-            formatter.write_dl(list(MODULES.items()))
-
-
-@click.group("bench", cls=_LazyGroup)
+@click.group("bench", cls=LazyGroup, modules=MODULES)
 def command() -> None:
     """Measurements of deployed networks, side by side with their peers."""

@@ -35,7 +35,7 @@ MEASURED_IMAGES, FEWEST_MEASURED_IMAGES, MEASURED_WORK = 200, 50, 400_000_000_00
     "--target",
     type=click.Choice(["lava", "nir", "onnx"]),
     required=True,
-    help="lava: NetX HDF5; nir: NIR HDF5; onnx: an ANN bundle as it is, for edge boards (docs/onnx.md).",
+    help="lava: NetX HDF5; nir: NIR HDF5; onnx: an ANN, or a split network's client, for edge boards (docs/onnx.md).",
 )
 @export_onnx.onnx_options
 @own_model_options
@@ -101,7 +101,7 @@ def execute(
 ) -> dict[str, Any]:
     """Export and show; returns what ``--json`` writes."""
     if target == "onnx":
-        return export_onnx.execute(source=source, int8=int8, limit=limit, output=output, **arguments)
+        return export_onnx.execute(source=source, part=part, int8=int8, limit=limit, output=output, **arguments)
     export_onnx.refuse_onnx_options(target, part, int8)
     options.positive("--steps", arguments["steps"])
     options.positive("--limit", limit)

@@ -15,10 +15,13 @@ from gascnn.toolkit.errors import UsageError
 
 if TYPE_CHECKING:
     from gascnn.exporters.onnx.export import LabelledImages, OnnxReport
+    from gascnn.toolkit.cli.models import Model
     from gascnn.toolkit.data import Dataset
 
-PARTS = ("resnet",)
-"""What can be exported; of :data:`gascnn.exporters.onnx.metadata.PARTS`."""
+PARTS = {"resnet": "ann", "pgsl-client": "pgsl"}
+"""What can be exported, of :data:`gascnn.exporters.onnx.metadata.PARTS`, and the kind of bundle it is made from."""
+
+MAKERS = {"ann": "gascnn train", "pgsl": "gascnn pgsl train"}
 
 CHECK_IMAGES = 200
 """Test images to compare on without ``--limit``."""
@@ -37,9 +40,9 @@ def onnx_options(function: Any) -> Any:
         is_flag=True,
         help="With onnx: 8-bit integers, with ranges from the training images of --data.",
     )(function)
-    return click.option("--part", type=click.Choice(PARTS), help="With onnx: what of MODEL.  [default: resnet]")(
-        function
-    )
+    return click.option(
+        "--part", type=click.Choice(list(PARTS)), help="With onnx: what of MODEL. Default: what its kind has."
+    )(function)
 
 
 def refuse_onnx_options(target: str, part: str | None, int8: bool) -> None:
@@ -56,6 +59,7 @@ def refuse_onnx_options(target: str, part: str | None, int8: bool) -> None:
 def execute(
     *,
     source: Path | None,
+    part: str | None,
     int8: bool,
     data: str | None,
     data_dir: Path | None,
@@ -66,28 +70,17 @@ def execute(
     **others: Any,
 ) -> dict[str, Any]:
     """Export and show; returns what ``--json`` writes."""
-    from gascnn.exporters.onnx.export import export_resnet
-    from gascnn.toolkit.cli.models import load_data, open_model
-
     del others
     _refuse_others()
     options.positive("--limit", limit)
     options.positive("--calibration-images", calibration_images)
     started = time.perf_counter()
     if source is None:
-        raise UsageError("--target onnx needs MODEL, a bundle of 'gascnn train'")
+        raise UsageError("--target onnx needs MODEL, a bundle of 'gascnn train' or 'gascnn pgsl train'")
     if int8 and data is None:
         raise UsageError("--int8 needs --data: ranges come from real images")
-    opened = open_model(source)
-    if opened.kind != "ann":
-        raise UsageError(f"{source} is a model of kind {opened.kind}; --target onnx takes an ANN bundle")
-    dataset = None if data is None else load_data(data, opened, data_dir)
-    report = export_resnet(
-        source,
-        output,
-        **(_calibration(dataset, seed, calibration_images) if int8 else {}),
-        check=None if dataset is None else _check_images(dataset, limit),
-    )
+    export = _export_client if _part(source, part) == "pgsl-client" else _export_resnet
+    opened, report = export(source, output, int8, data, data_dir, calibration_images, seed, limit)
     _show(report)
     return {
         "target": "onnx",
@@ -95,6 +88,80 @@ def execute(
         "source": opened.summary(),
         "time_s": round(time.perf_counter() - started, 3),
     }
+
+
+def _part(source: Path, part: str | None) -> str:
+    """The part that the kind of a model has.
+
+    Raises:
+        FormatError: nothing there, or a damaged bundle.
+        UsageError: another part was asked for, or a kind that has none.
+    """
+    from gascnn.toolkit.bundle import is_bundle, load_bundle
+    from gascnn.toolkit.cli.models import open_model
+
+    kind = load_bundle(source).kind if is_bundle(source) else open_model(source).kind
+    found = next((name for name, of in PARTS.items() if of == kind), None)
+    if found is None:
+        raise UsageError(f"{source} is a model of kind {kind}; --target onnx takes an ANN or a PGSL bundle")
+    if part is not None and part != found:
+        raise UsageError(
+            f"{source} is a bundle of kind {kind}; --part {part} takes one of kind {PARTS[part]}, of "
+            f"'{MAKERS[PARTS[part]]}'"
+        )
+    return found
+
+
+def _export_resnet(
+    source: Path,
+    output: Path,
+    int8: bool,
+    data: str | None,
+    data_dir: Path | None,
+    calibration_images: int | None,
+    seed: int,
+    limit: int | None,
+) -> tuple[Model, OnnxReport]:
+    from gascnn.exporters.onnx.export import export_resnet
+    from gascnn.toolkit.cli.models import load_data, open_model
+
+    opened = open_model(source)
+    dataset = None if data is None else load_data(data, opened, data_dir)
+    return opened, export_resnet(
+        source,
+        output,
+        **(_calibration(dataset, seed, calibration_images) if int8 else {}),
+        check=None if dataset is None else _check_images(dataset, limit),
+    )
+
+
+def _export_client(
+    source: Path,
+    output: Path,
+    int8: bool,
+    data: str | None,
+    data_dir: Path | None,
+    calibration_images: int | None,
+    seed: int,
+    limit: int | None,
+) -> tuple[Model, OnnxReport]:
+    from gascnn.exporters.onnx.pgsl import export_pgsl_client
+    from gascnn.toolkit.cli.models import load_data
+    from gascnn.toolkit.cli.pgsl_local import open_split
+    from gascnn.toolkit.training.batches import PIXEL_MAX
+
+    opened, network = open_split(source)
+    dataset = None if data is None else load_data(data, opened, data_dir)
+    return opened, export_pgsl_client(
+        network.client.model,
+        output,
+        classes=network.class_names,
+        pixel_max=PIXEL_MAX,
+        framing=network.framing,
+        bundle_sha256=opened.sha256,
+        **(_calibration(dataset, seed, calibration_images) if int8 else {}),
+        check=None if dataset is None else _check_images(dataset, limit).images,
+    )
 
 
 def _refuse_others() -> None:

@@ -27,7 +27,8 @@ class Model:
     """An opened model.
 
     Attributes:
-        kind: ``netx`` (integers), ``ann`` or ``snn`` (spiking, floating point).
+        kind: ``netx`` (integers), ``ann``, ``snn`` (spiking, floating point) or ``pgsl`` (split; only from
+            :func:`gascnn.toolkit.cli.pgsl_local.open_split`).
         path: where it was.
         sha256: of the NetX or NIR file, or of a bundle's ``model.json``, which names the hash of its weights.
         image_shape: (C, H, W), or None where a foreign file does not say.
@@ -36,7 +37,7 @@ class Model:
         netx, bundle, graph: what was opened; the graph is there for ``snn``.
     """
 
-    kind: Literal["netx", "ann", "snn"]
+    kind: Literal["netx", "ann", "snn", "pgsl"]
     path: Path
     sha256: str
     image_shape: tuple[int, ...] | None
@@ -95,6 +96,11 @@ def _open_bundle(path: Path) -> Model:
     digest = sha256_file(path / MODEL_FILE)
     if bundle.kind == "ann":
         return Model("ann", path, digest, bundle.image_shape, bundle.classes, bundle.framing, bundle=bundle)
+    if bundle.kind == "pgsl":
+        raise FormatError(
+            f"{path}: a bundle of kind pgsl, a split network; it goes with 'gascnn pgsl evaluate' and "
+            "'gascnn export --target onnx' alone"
+        )
     from gascnn.toolkit.graph_bundle import graph_from_bundle
 
     return _graph_model(path, digest, graph_from_bundle(bundle), bundle)

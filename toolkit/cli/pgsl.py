@@ -1,8 +1,7 @@
-"""``gascnn pgsl``: split learning over a network."""
+"""``gascnn pgsl``: split learning in one process and over a network."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gascnn.toolkit.cli import options
+from gascnn.toolkit.cli import options, pgsl_local
 from gascnn.toolkit.cli.output import note, save_json, say
-from gascnn.toolkit.errors import DataError, FormatError, UsageError
+from gascnn.toolkit.cli.pgsl_local import split_options
+from gascnn.toolkit.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from gascnn.toolkit.data import Dataset
-    from gascnn.toolkit.pgsl.options import PgslOptions
     from gascnn.toolkit.pgsl.wire.serve import Address
 
 PORT = 8443
@@ -35,7 +34,11 @@ _PATIENCE = click.option(
 
 @click.group("pgsl")
 def command() -> None:
-    """Split learning over a network: keys, a server, and its clients (docs/pgsl-wire.md)."""
+    """Split learning: in one process, or over a network with keys, a server and its clients (docs/pgsl.md)."""
+
+
+command.add_command(pgsl_local.train)
+command.add_command(pgsl_local.evaluate)
 
 
 @command.command("keys")
@@ -168,7 +171,7 @@ def _serve(
     shape = options.shape(image_shape)
     if shape is None or len(shape) != 3 or shape[1] != shape[2]:
         raise UsageError(f"--image-shape is {image_shape!r}; give channels and two equal sides, such as 1,28,28")
-    chosen = _split_options(options_file, settings)
+    chosen = split_options(options_file, settings)
 
     from gascnn.toolkit.pgsl.train import make_server
     from gascnn.toolkit.pgsl.wire import serve as serving
@@ -220,28 +223,6 @@ def _address(
     if client_certificates and client_ca is None:
         client_ca = keys / AUTHORITY_FILE
     return Address(host, port, certificate, private_key, client_ca, plain_http_anywhere)
-
-
-def _split_options(path: Path | None, settings: Sequence[str]) -> PgslOptions:
-    from gascnn.toolkit.pgsl.options import PgslOptions
-
-    values: dict[str, Any] = {}
-    if path is not None:
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise FormatError(f"{path}: not readable JSON; give an object of options") from error
-        if not isinstance(values, dict):
-            raise FormatError(f"{path}: not a JSON object; give one of options")
-    for setting in settings:
-        name, found, text = setting.partition("=")
-        if not found:
-            raise UsageError(f"--set {setting!r} has no value; give NAME=VALUE, such as epochs=3")
-        try:
-            values[name] = json.loads(text)
-        except ValueError:
-            values[name] = text
-    return PgslOptions.from_dict(values)
 
 
 def _train(

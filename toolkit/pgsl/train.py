@@ -65,14 +65,18 @@ def make_server(classes: int, image_size: int, options: PgslOptions) -> SplitSer
 
 
 def make_recover(options: PgslOptions) -> Recover:
-    """Robust PCA with ``mu``, ``sparsity``, ``recovery_iterations`` and ``recovered_as`` of the options."""
+    """Robust PCA by ``mu``, ``mu_relative``, ``sparsity``, ``recovery_iterations``, ``recovered_as`` of the options."""
 
     def recover(matrices: Tensor) -> Tensor:
         from gascnn.toolkit.pgsl.recovery import robust_pca
 
         weight = options.sparsity / math.sqrt(max(matrices.shape[-2:]))
         found = robust_pca(
-            matrices, mu=options.mu, relative=True, sparsity=weight, max_iterations=options.recovery_iterations
+            matrices,
+            mu=options.mu,
+            relative=options.mu_relative,
+            sparsity=weight,
+            max_iterations=options.recovery_iterations,
         )
         return found.low_rank if options.recovered_as == "low-rank" else found.recovered
 

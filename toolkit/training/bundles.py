@@ -91,7 +91,7 @@ def build_model(bundle: Bundle, *, allow_import: bool = False) -> nn.Module:
     if bundle.kind != "ann":
         raise FormatError(f"the bundle is of kind {bundle.kind}; expected ann: a network as it was trained")
     model = _construct(bundle, allow_import)
-    _check_tensors(model, bundle)
+    check_tensors(model, bundle)
     model.load_state_dict({name: torch.from_numpy(value.copy()) for name, value in bundle.tensors.items()})
     return model.eval()
 
@@ -136,7 +136,12 @@ def _imported(name: str, allow_import: bool) -> Callable[..., object]:
     return found  # type: ignore[no-any-return]  # whatever the user's package holds
 
 
-def _check_tensors(model: nn.Module, bundle: Bundle) -> None:
+def check_tensors(model: nn.Module, bundle: Bundle) -> None:
+    """Check that a bundle holds the tensors of a network, no more and no less.
+
+    Raises:
+        FormatError: a tensor that is missing, left over, of another shape or kind; names the first.
+    """
     own = model.state_dict()
     for name, value in own.items():
         if name not in bundle.tensors:

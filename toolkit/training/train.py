@@ -207,11 +207,12 @@ def _provenance(
         "weights": "moving average" if loop.average is not None else "as trained",
         "training_time_s": round(loop.time_s, 3),
         "training_cpu_time_s": round(loop.cpu_time_s, 3),
-        "versions": _versions(),
+        "versions": versions(),
     }
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that a trained network depends on, for its provenance."""
     names = ("gascnn", "torch", "numpy", "scikit-learn", "safetensors")
     return {"python": platform.python_version(), **{name: _version(name) for name in names}}
 

@@ -135,6 +135,12 @@ def test_recovery_uses_what_the_options_say():
     assert torch.equal(make_recover(options)(matrices), matrices - found.sparse)
     options = dataclasses.replace(options, recovered_as="low-rank")
     assert torch.equal(make_recover(options)(matrices), found.low_rank)
+    options = dataclasses.replace(options, mu_relative=False)
+    found = robust_pca(matrices, mu=0.1, relative=False, sparsity=0.5, max_iterations=7)
+    assert torch.equal(make_recover(options)(matrices), found.low_rank)
+    assert PgslOptions.from_dict(options.to_dict()) == options
+    with pytest.raises(UsageError, match="mu_relative is 'no'; allowed: true or false"):
+        PgslOptions(mu_relative="no")
 
 
 def test_seed_alone_makes_the_weights(classifier):

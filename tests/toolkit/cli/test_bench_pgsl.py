@@ -1,0 +1,60 @@
+"""``gascnn bench pgsl``: what its commands take and write; the measurements have tests of their own."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from gascnn.benchmarks.pgsl.mu import flip_pixels
+from gascnn.toolkit.cli import bench_pgsl
+from gascnn.toolkit.data import load_dataset
+
+
+def test_figure_3_is_written_and_drawn(gascnn, tmp_path):
+    result = gascnn("bench", "pgsl", "mu", "--data", "digits", "--limit", "12", "--pixels", "2", "--seed", "3",
+                    "--json", tmp_path / "mu.json", "--plot", tmp_path / "mu.svg")  # fmt: skip
+
+    assert result.status == 0, result.err
+    report = json.loads((tmp_path / "mu.json").read_text())
+    import torch
+
+    images = torch.from_numpy(load_dataset("digits").val.images[:12]).float() / 255
+    expected = float(((flip_pixels(images, 2, seed=3) - images).double() ** 2).mean())
+    assert len(report["curves"]) == 4
+    for curve in report["curves"].values():
+        assert curve["mse_attacked"] == pytest.approx(expected, rel=1e-6)
+        assert curve["best_mu"] == curve["mu"][int(np.argmin(curve["mse"]))]
+    assert (tmp_path / "mu.svg").read_text().startswith("<?xml")
+    assert "D - E, mu in ||D||_2" in result.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("recognition", "--data", "digits"), "preset small is for mnist, mias, not for digits"),
+        (("reconstruction", "--data", "mnist", "--seeds", "0,x"), "--seeds is '0,x'; give whole numbers"),
+        (("strength", "--data", "mnist", "--seeds", "1,1"), "seeds are (1, 1); different whole numbers"),
+        (("strength", "--data", "mnist", "--of", "reconstruction", "--pixels", ""), "--pixels is ''"),
+        (("mu", "--data", "digits", "--attack", "jsma", "--pixels", "65"), "--pixels: pixels is 65"),
+        (("mu", "--data", "digits", "--plot", "mu.jpg"), "mu.jpg is not a picture"),
+        (("client", "--rounds", "1"), "1 rounds are too few"),
+        (("footprint", "--repeats", "0"), "repeats are 0"),
+        (("server", "--clients", "0"), "clients"),
+        (("footprint", "--install", "--source", "nowhere"), "nowhere"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_in_a_line(gascnn, arguments, told):
+    result = gascnn("bench", "pgsl", *arguments)
+
+    assert result.status == 2
+    assert told in result.error
+    assert len(result.error.splitlines()) == 1
+
+
+def test_each_command_is_where_the_help_says(gascnn):
+    for name, (_, line) in bench_pgsl.MODULES.items():
+        result = gascnn("bench", "pgsl", name, "--help")
+        assert (result.status, f"bench pgsl {name}" in result.out) == (0, True), name
+        assert line
