@@ -15,18 +15,20 @@ IMAGES ?= 20
 
 ifeq ($(DATA),brain-mri)
 SYNTHESIS ?= --images 384 --batch-size 64 --iterations 200
-LEARNING  ?= --batch-size 16 --epochs 10
-STEPS     ?= 8
+LEARNING  ?= --batch-size 16 --epochs 10 --learning-rate 1e-4
+STEPS     ?= 16
+UNLEARNT  ?= 8
 else
 SYNTHESIS ?=
 LEARNING  ?=
 STEPS     ?= 5 6
+UNLEARNT  ?= 16
 endif
 
 EXPORT := $(GASCNN) export $(ANN) --target lava
 FIRST  := $(firstword $(SEEDS))
 FILES  := $(foreach t,$(STEPS),$(OUT)/zero-T$(t)-s$(FIRST).net $(foreach s,$(SEEDS),$(OUT)/learnt-T$(t)-s$(s).net)) \
-            $(OUT)/zero-T16-s$(FIRST).net $(OUT)/subtract-T32-s$(FIRST).net $(OUT)/sdnn-s$(FIRST).net
+            $(foreach t,$(UNLEARNT),$(OUT)/zero-T$(t)-s$(FIRST).net) $(OUT)/subtract-T32-s$(FIRST).net $(OUT)/sdnn-s$(FIRST).net
 
 .PHONY: all
 .DELETE_ON_ERROR:
