@@ -11,9 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gascnn.toolkit.errors import DataError
-
-Z = 1.959963984540054
-"""Of the normal distribution, 95 % lie within so many standard deviations."""
+from gascnn.toolkit.pgsl.evaluate import wilson_interval
 
 RESAMPLES, LEVEL = 2000, 0.95
 Floats = npt.NDArray[np.float64]
@@ -31,19 +29,6 @@ class Scored:
 
     units: npt.NDArray[np.int64]
     values: Floats
-
-
-def wilson(right: int, count: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share, ``(p + z²/2n ± z sqrt(p (1 - p)/n + z²/4n²)) / (1 + z²/n)``.
-
-    Raises:
-        DataError: no images, or more right ones than there are.
-    """
-    if count < 1 or not 0 <= right <= count:
-        raise DataError(f"{right} of {count} images; at least one image, and no more right ones than there are")
-    share, square = right / count, Z * Z / count
-    middle, half = share + square / 2, Z * math.sqrt(share * (1 - share) / count + square / (4 * count))
-    return max(0.0, (middle - half) / (1 + square)), min(1.0, (middle + half) / (1 + square))
 
 
 def over_units(seeds: Sequence[Scored], *, resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float]:
@@ -104,7 +89,9 @@ def figure(seeds: Sequence[Scored]) -> dict[str, Any]:
 def accuracy(seeds: Sequence[Scored]) -> dict[str, Any]:
     """:func:`figure` with Wilson's interval of each seed, ``interval_by_seed``, and ``images``, each one's number."""
     return figure(seeds) | {
-        "interval_by_seed": [list(wilson(round(float(part.values.sum())), len(part.values))) for part in seeds],
+        "interval_by_seed": [
+            list(wilson_interval(round(float(part.values.sum())), len(part.values))) for part in seeds
+        ],
         "images": [len(part.values) for part in seeds],
     }
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from gascnn.benchmarks.pgsl.attacks import Strengths
+from gascnn.benchmarks.pgsl.partition import Partition, make_partition
 from gascnn.benchmarks.pgsl.training import Recipe
 from gascnn.toolkit.errors import UsageError
 from gascnn.toolkit.option_checks import check_ranges
 from gascnn.toolkit.pgsl.options import LocalOptions, PgslOptions
+
+Chosen = TypeVar("Chosen")
 
 _LIMITS = ("train_images", "val_images", "test_images", "attacked_train_images", "image_size")
 
@@ -73,6 +78,21 @@ class Settings:
         values = asdict(self) | {"options": self.options.to_dict(), "seeds": list(self.seeds)}
         values["recipes"] = [asdict(recipe) | {"changes": dict(recipe.changes)} for recipe in self.recipes]
         return values
+
+    def partition(self, seed: int, data_dir: str | os.PathLike[str] | None) -> Partition:
+        """The images of a seed.
+
+        Raises:
+            DataError: data that is not there.
+        """
+        return make_partition(
+            self.data,
+            seed,
+            image_size=self.image_size,
+            framing=self.framing,
+            limits=(self.train_images, self.val_images, self.test_images),
+            data_dir=data_dir,
+        )
 
     def split_options(self, seed: int, recipe: Recipe) -> PgslOptions:
         """The networks' options for a seed."""
@@ -157,8 +177,17 @@ def preset(name: str, data: str) -> Settings:
     Raises:
         UsageError: no such preset, or not for that data set.
     """
-    if name not in PRESETS:
-        raise UsageError(f"preset is {name!r}; allowed: {', '.join(PRESETS)}")
-    if data not in PRESETS[name]:
-        raise UsageError(f"preset {name} is for {', '.join(PRESETS[name])}, not for {data}; choose one of those")
-    return PRESETS[name][data]
+    return chosen(PRESETS, name, data)
+
+
+def chosen(presets: Mapping[str, Mapping[str, Chosen]], name: str, data: str) -> Chosen:
+    """What a table of presets has for a data set.
+
+    Raises:
+        UsageError: no such preset, or not for that data set.
+    """
+    if name not in presets:
+        raise UsageError(f"preset is {name!r}; allowed: {', '.join(presets)}")
+    if data not in presets[name]:
+        raise UsageError(f"preset {name} is for {', '.join(presets[name])}, not for {data}; choose one of those")
+    return presets[name][data]

@@ -31,7 +31,6 @@ from gascnn.benchmarks import machine
 from gascnn.benchmarks.pgsl.attacks import TITLES
 from gascnn.benchmarks.pgsl.intervals import Scored, accuracy, figure
 from gascnn.benchmarks.pgsl.partial import FORMAT, Partial, pack, unpack, versions
-from gascnn.benchmarks.pgsl.partition import make_partition
 from gascnn.benchmarks.pgsl.presets import Settings
 from gascnn.benchmarks.pgsl.seed_networks import Progress, SeedNetworks
 from gascnn.benchmarks.pgsl.training import predictions
@@ -88,14 +87,7 @@ def measure(
     store = Partial(partial, MEASUREMENT, settings.to_dict())
     rule = ""
     for seed in settings.seeds:
-        part = make_partition(
-            settings.data,
-            seed,
-            image_size=settings.image_size,
-            framing=settings.framing,
-            limits=(settings.train_images, settings.val_images, settings.test_images),
-            data_dir=data_dir,
-        )
+        part = settings.partition(seed, data_dir)
         rule = part.rule
         known = store.seed(seed)
         known.setdefault("train_images", len(part.train.labels))

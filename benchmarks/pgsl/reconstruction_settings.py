@@ -7,6 +7,7 @@ from typing import Any
 
 from gascnn.benchmarks.pgsl.decoder import DecoderSettings
 from gascnn.benchmarks.pgsl.gradient_inversion import InversionSettings
+from gascnn.benchmarks.pgsl.presets import chosen
 from gascnn.benchmarks.pgsl.reconstructors import ReconstructorSettings
 from gascnn.benchmarks.pgsl.training import Recipe
 from gascnn.toolkit.errors import UsageError
@@ -127,8 +128,4 @@ def preset(name: str, data: str) -> ReconstructionSettings:
     Raises:
         UsageError: no such preset, or not for that data set.
     """
-    if name not in PRESETS:
-        raise UsageError(f"preset is {name!r}; allowed: {', '.join(PRESETS)}")
-    if data not in PRESETS[name]:
-        raise UsageError(f"preset {name} is for {', '.join(PRESETS[name])}, not for {data}; choose one of those")
-    return PRESETS[name][data]
+    return chosen(PRESETS, name, data)

@@ -6,8 +6,8 @@ import pytest
 import torch
 from scipy import stats
 
-from gascnn.benchmarks.pgsl import partition, recognition, strength
-from gascnn.benchmarks.pgsl.intervals import Scored, figure, over_seeds, over_units, wilson
+from gascnn.benchmarks.pgsl import partition, presets, recognition, strength
+from gascnn.benchmarks.pgsl.intervals import Scored, figure, over_seeds, over_units
 from gascnn.benchmarks.pgsl.partial import Partial, pack, unpack
 from gascnn.benchmarks.pgsl.partition import make_partition, patient_folds
 from gascnn.benchmarks.pgsl.presets import PRESETS, Settings, preset
@@ -15,6 +15,7 @@ from gascnn.benchmarks.pgsl.recognition_table import PAPER, markdown
 from gascnn.benchmarks.pgsl.strength import Strength
 from gascnn.benchmarks.pgsl.training import Recipe
 from gascnn.toolkit.errors import DataError, FormatError, UsageError
+from gascnn.toolkit.pgsl.evaluate import wilson_interval
 from gascnn.toolkit.pgsl.options import LocalOptions, PgslOptions
 
 TINY = Settings(
@@ -61,7 +62,7 @@ def test_rows_are_counted_from_their_answers(report):
             right = sum(one == other for one, other in zip(answers, labels, strict=False))
             assert row["by_seed"][place] == pytest.approx(right / len(answers))
             assert row["images"][place] == len(answers)
-            assert row["interval_by_seed"][place] == pytest.approx(wilson(right, len(answers)))
+            assert row["interval_by_seed"][place] == pytest.approx(wilson_interval(right, len(answers)))
     assert found["figures"]["fgsm, white-box"]["images"] == [10, 10]
     assert found["figures"]["reconstructed, DLG"]["images"] == [20, 20]
     fusion, fused = (found["figures"][name]["by_seed"] for name in ("fusion", "fused"))
@@ -80,7 +81,7 @@ def test_no_test_label_enters_an_answer(report, monkeypatch):
         assert not torch.equal(test.labels, part.test.labels)
         return dataclasses.replace(part, test=test)
 
-    monkeypatch.setattr(recognition, "make_partition", shuffled)
+    monkeypatch.setattr(presets, "make_partition", shuffled)
     settings = dataclasses.replace(TINY, seeds=(0,))
     other = recognition.measure(settings, attacks=ATTACKS, reconstructions={"DLG": invert})
     rows = report[0]["seeds"]["0"]["rows"]
@@ -136,17 +137,6 @@ def test_table_has_the_papers_figures_beside_ours(report):
     assert cells["| clean images", ""][2] == "–"
     assert page[-1] == "`gascnn bench`"
     assert set(PAPER["mias"]) == set(PAPER["mnist"])
-
-
-def test_wilson_by_hand():
-    # Of 50 of 100: centre 0.5, half width z sqrt(0.25/100 + z²/40000) / (1 + z²/100).
-    low, high = wilson(50, 100)
-    assert (low, high) == (pytest.approx(0.40383, abs=1e-5), pytest.approx(0.59617, abs=1e-5))
-    scipy_interval = stats.binomtest(97, 100).proportion_ci(method="wilson")
-    assert wilson(97, 100) == pytest.approx((scipy_interval.low, scipy_interval.high))
-    assert wilson(5, 5)[1] == 1.0
-    with pytest.raises(DataError, match="6 of 5 images"):
-        wilson(6, 5)
 
 
 def test_interval_over_seeds_is_students():

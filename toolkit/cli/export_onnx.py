@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,7 +81,7 @@ def execute(
     if int8 and data is None:
         raise UsageError("--int8 needs --data: ranges come from real images")
     export = _export_client if _part(source, part) == "pgsl-client" else _export_resnet
-    opened, report = export(source, output, int8, data, data_dir, calibration_images, seed, limit)
+    opened, report = export(_Wanted(source, output, int8, data, data_dir, calibration_images, seed, limit))
     _show(report)
     return {
         "target": "onnx",
@@ -112,55 +113,74 @@ def _part(source: Path, part: str | None) -> str:
     return found
 
 
-def _export_resnet(
-    source: Path,
-    output: Path,
-    int8: bool,
-    data: str | None,
-    data_dir: Path | None,
-    calibration_images: int | None,
-    seed: int,
-    limit: int | None,
-) -> tuple[Model, OnnxReport]:
+@dataclass(frozen=True)
+class _Wanted:
+    """What was asked for."""
+
+    source: Path
+    output: Path
+    int8: bool
+    data: str | None
+    data_dir: Path | None
+    calibration_images: int | None
+    seed: int
+    limit: int | None
+
+    def dataset(self, opened: Model) -> Dataset | None:
+        """That of ``--data``, as the model takes it."""
+        from gascnn.toolkit.cli.models import load_data
+
+        return None if self.data is None else load_data(self.data, opened, self.data_dir)
+
+    def calibration(self, dataset: Dataset | None) -> dict[str, Any]:
+        """What an int8 export takes more."""
+        from gascnn.toolkit.cli.material import is_synthetic, training_sample
+
+        if not self.int8:
+            return {}
+        assert dataset is not None
+        if is_synthetic(dataset):
+            note(f"the images of {dataset.name} are synthetic: the ranges of real ones may be wider")
+        images = training_sample(dataset, self.seed, self.calibration_images)
+        return {"calibration": images, "calibrated_on": f"{dataset.name}, train split"}
+
+    def check(self, dataset: Dataset | None) -> LabelledImages | None:
+        """Test images to compare on, if there are any."""
+        from gascnn.exporters.onnx.export import LabelledImages
+
+        if dataset is None:
+            return None
+        test = dataset.test.take(self.limit or CHECK_IMAGES)
+        return LabelledImages(test.images, test.labels)
+
+
+def _export_resnet(wanted: _Wanted) -> tuple[Model, OnnxReport]:
     from gascnn.exporters.onnx.export import export_resnet
-    from gascnn.toolkit.cli.models import load_data, open_model
+    from gascnn.toolkit.cli.models import open_model
 
-    opened = open_model(source)
-    dataset = None if data is None else load_data(data, opened, data_dir)
-    return opened, export_resnet(
-        source,
-        output,
-        **(_calibration(dataset, seed, calibration_images) if int8 else {}),
-        check=None if dataset is None else _check_images(dataset, limit),
-    )
+    opened = open_model(wanted.source)
+    dataset = wanted.dataset(opened)
+    more = wanted.calibration(dataset)
+    return opened, export_resnet(wanted.source, wanted.output, **more, check=wanted.check(dataset))
 
 
-def _export_client(
-    source: Path,
-    output: Path,
-    int8: bool,
-    data: str | None,
-    data_dir: Path | None,
-    calibration_images: int | None,
-    seed: int,
-    limit: int | None,
-) -> tuple[Model, OnnxReport]:
+def _export_client(wanted: _Wanted) -> tuple[Model, OnnxReport]:
     from gascnn.exporters.onnx.pgsl import export_pgsl_client
-    from gascnn.toolkit.cli.models import load_data
     from gascnn.toolkit.cli.pgsl_local import open_split
     from gascnn.toolkit.training.batches import PIXEL_MAX
 
-    opened, network = open_split(source)
-    dataset = None if data is None else load_data(data, opened, data_dir)
+    opened, network = open_split(wanted.source)
+    dataset = wanted.dataset(opened)
+    check = wanted.check(dataset)
     return opened, export_pgsl_client(
         network.client.model,
-        output,
+        wanted.output,
         classes=network.class_names,
         pixel_max=PIXEL_MAX,
         framing=network.framing,
         bundle_sha256=opened.sha256,
-        **(_calibration(dataset, seed, calibration_images) if int8 else {}),
-        check=None if dataset is None else _check_images(dataset, limit).images,
+        **wanted.calibration(dataset),
+        check=None if check is None else check.images,
     )
 
 
@@ -171,22 +191,6 @@ def _refuse_others() -> None:
         name = parameter.name or ""
         if name not in _TAKEN and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
             raise UsageError(f"{parameter.opts[-1]} is for spiking networks; leave it out with --target onnx")
-
-
-def _calibration(dataset: Dataset | None, seed: int, count: int | None) -> dict[str, Any]:
-    from gascnn.toolkit.cli.material import is_synthetic, training_sample
-
-    assert dataset is not None
-    if is_synthetic(dataset):
-        note(f"the images of {dataset.name} are synthetic: the ranges of real ones may be wider")
-    return {"calibration": training_sample(dataset, seed, count), "calibrated_on": f"{dataset.name}, train split"}
-
-
-def _check_images(dataset: Dataset, limit: int | None) -> LabelledImages:
-    from gascnn.exporters.onnx.export import LabelledImages
-
-    test = dataset.test.take(limit or CHECK_IMAGES)
-    return LabelledImages(test.images, test.labels)
 
 
 def _show(report: OnnxReport) -> None:
