@@ -322,7 +322,7 @@ def summary(network: EdgeNetwork, times: Mapping[str, Sequence[Sequence[float]]]
         )
     pairs = ((FP32, AUTOGRAD), (FP32, FORWARD), (INT8, AUTOGRAD), (INT8, FP32), (FORWARD, AUTOGRAD))
     ratios = [
-        {"what": f"{fast}: times as fast as {slow}", "found": paired(medians[slow], medians[fast])}
+        {"what": f"{fast}, times the speed of {slow}", "found": paired(medians[slow], medians[fast])}
         for fast, slow in pairs
     ]
     p50s = {entry["name"]: entry["median_s"] for entry in contenders}
@@ -332,7 +332,7 @@ def summary(network: EdgeNetwork, times: Mapping[str, Sequence[Sequence[float]]]
     if network.times_torch is not None:
         found = paired(medians[AUTOGRAD], medians[FP32])
         goals.append(
-            Goal(f"{FP32}: times as fast as {AUTOGRAD}", found, network.times_torch, "at least", AUTOGRAD),
+            Goal(f"{FP32}, times the speed of {AUTOGRAD}", found, network.times_torch, "at least", AUTOGRAD),
         )
     return {
         "contenders": contenders,

@@ -54,7 +54,7 @@ def test_the_race_from_the_files_to_the_table():
     assert [goal["reached"] for goal in found["goals"]] == [True, True, False]
     text = markdown(report)
     assert "**12x12x1**, attack on 5 pixels" in text
-    assert "times as fast as torch-autograd" in text
+    assert "times the speed of torch-autograd" in text
     assert text.count("**not reached**") == 1
     assert "12x12x1: round 3 of 3" in said
 
@@ -125,8 +125,8 @@ def test_quantiles_and_ratios_by_hand():
     assert fp32["p95_s"] == pytest.approx(8.0)  # between 5 and 9, at 4.75 of 0..5
     assert fp32["median_interval_s"] == [2.0, 4.0]  # resamples are twice the one, twice the other, or both
     ratios = {one["what"]: one["found"] for one in found["ratios"]}
-    assert ratios[f"{FP32}: times as fast as {AUTOGRAD}"] == 3.0  # of 8/2 and 8/4
-    assert ratios[f"{INT8}: times as fast as {FP32}"] == 1.5
+    assert ratios[f"{FP32}, times the speed of {AUTOGRAD}"] == 3.0  # of 8/2 and 8/4
+    assert ratios[f"{INT8}, times the speed of {FP32}"] == 1.5
     assert [(goal["found"], goal["reached"]) for goal in found["goals"]] == [(3.5, False), (2, True), (3.0, False)]
 
 

@@ -16,6 +16,7 @@ Adam's moments, and the next goes on as the same client would have. Each keeps i
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -87,9 +88,13 @@ class SplitClient:
 
     def __init__(self, model: PgslClient, options: PgslOptions) -> None:
         self.model, self.options = model, options
-        self.optimizer = _optimizer(model.layers, options)
         self._pending: Tensor | None = None
         self._buffers: list[Tensor] = []
+
+    @functools.cached_property
+    def optimizer(self) -> torch.optim.Adam:
+        """Of the convolutions; made when training begins, for torch takes two seconds to import what Adam needs."""
+        return _optimizer(self.model.layers, self.options)
 
     def upload(self, images: Tensor, labels: Tensor) -> Upload:
         """First half of a training step. A batch whose gradient never came is forgotten, as :meth:`forget` does.
@@ -164,8 +169,12 @@ class SplitServer:
 
     def __init__(self, model: PgslServer, options: PgslOptions) -> None:
         self.model, self.options = model, options
-        self.optimizer = _optimizer(model, options)
         self.steps = 0
+
+    @functools.cached_property
+    def optimizer(self) -> torch.optim.Adam:
+        """Of all weights; made when training begins."""
+        return _optimizer(self.model, self.options)
 
     def train(self, upload: Upload) -> Gradient:
         """One step of Adam on the sum of the three streams' mean cross entropies.
