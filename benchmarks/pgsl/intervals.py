@@ -102,3 +102,8 @@ def _check(seeds: Sequence[Scored]) -> None:
             raise DataError(f"units of shape {part.units.shape} for values of shape {part.values.shape}; one each")
     if not seeds or not any(len(part.values) for part in seeds):
         raise DataError("no images; at least one is needed")
+
+
+def difference(first: Sequence[Scored], second: Sequence[Scored]) -> dict[str, Any]:
+    """:func:`figure` of the first less the second, image by image and seed by seed."""
+    return figure([Scored(one.units, one.values - other.values) for one, other in zip(first, second, strict=True)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from gascnn.benchmarks import machine
 from gascnn.toolkit.errors import DataError, FormatError, UsageError
 from gascnn.toolkit.files import write_json
 
@@ -41,6 +43,16 @@ class Partial:
     def seed(self, seed: int) -> dict[str, Any]:
         """What is known of a seed, to be added to."""
         return self.seeds.setdefault(str(seed), {"rows": {}})
+
+    def report(self, seeds: Iterable[int], **more: Any) -> dict[str, Any]:
+        """What was found of these seeds, with what a reader needs to know of the run.
+
+        Args:
+            seeds: those asked for, in their order.
+            more: what the measurement adds.
+        """
+        found = {str(seed): self.seeds[str(seed)] for seed in seeds}
+        return {**self._head, "machine": machine.describe(), "seeds": found, **more}
 
     def save(self) -> None:
         """Write the file anew.

@@ -11,8 +11,10 @@ from torch import Tensor, nn
 
 from gascnn.benchmarks.pgsl.training import Recipe, batches
 from gascnn.models.pgsl import Stream
-from gascnn.toolkit.errors import DataError, TrainingError, UsageError
+from gascnn.toolkit.errors import TrainingError, UsageError
+from gascnn.toolkit.pgsl.local import check_images
 from gascnn.toolkit.pgsl.options import PgslOptions
+from gascnn.toolkit.pgsl.split import make_optimizer, set_learning_rate
 
 
 class PlainCnn(nn.Module):
@@ -80,17 +82,15 @@ def train_plain(
         UsageError: an odd image size.
         TrainingError: the loss is no longer a finite number.
     """
-    _check(images, labels, classes)
+    check_images(images, labels, classes, least=2)
     recipe = Recipe() if recipe is None else recipe
-    weight_decay = options.decay if options.decay_of == "weights" else 0.0
-    rate_decay = options.decay if options.decay_of == "learning-rate" else 0.0
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
         model = PlainCnn(images.shape[1], classes, images.shape[2], options)
         model.train()
-        optimizer = torch.optim.Adam(model.parameters(), lr=options.learning_rate, weight_decay=weight_decay)
+        optimizer = make_optimizer(model, options)
         for step, (_, batch, targets) in enumerate(batches(images, labels, classes, options, recipe)):
-            optimizer.param_groups[0]["lr"] = options.learning_rate / (1 + rate_decay * step)
+            set_learning_rate(optimizer, options, step)
             loss = F.cross_entropy(model(batch), targets)
             if not math.isfinite(float(loss.detach())):
                 raise TrainingError(
@@ -101,14 +101,3 @@ def train_plain(
             loss.backward()
             optimizer.step()
     return model.eval()
-
-
-def _check(images: Tensor, labels: Tensor, classes: int) -> None:
-    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[2] != images.shape[3] or len(images) < 2:
-        raise DataError(
-            f"images are {images.dtype} of shape {tuple(images.shape)}; expected uint8 (n, C, size, size), n at least 2"
-        )
-    if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
-        raise DataError(f"labels are {labels.dtype} of shape {tuple(labels.shape)}; expected int64 ({len(images)},)")
-    if int(labels.min()) < 0 or int(labels.max()) >= classes:
-        raise DataError(f"labels reach from {int(labels.min())} to {int(labels.max())}; allowed: 0 to {classes - 1}")

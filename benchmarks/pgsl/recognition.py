@@ -27,10 +27,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gascnn.benchmarks import machine
 from gascnn.benchmarks.pgsl.attacks import TITLES
-from gascnn.benchmarks.pgsl.intervals import Scored, accuracy, figure
-from gascnn.benchmarks.pgsl.partial import FORMAT, Partial, pack, unpack, versions
+from gascnn.benchmarks.pgsl.intervals import Scored, accuracy, difference
+from gascnn.benchmarks.pgsl.partial import Partial, pack, unpack
 from gascnn.benchmarks.pgsl.presets import Settings
 from gascnn.benchmarks.pgsl.seed_networks import Progress, SeedNetworks
 from gascnn.benchmarks.pgsl.training import predictions
@@ -95,17 +94,8 @@ def measure(
         known["majority"] = int(torch.bincount(part.train.labels, minlength=part.classes).argmax())
         networks = SeedNetworks(settings, seed, part, progress or _silent)
         _measure_seed(networks, known, attacks, reconstructions, store)
-    seeds = {str(seed): store.seeds[str(seed)] for seed in settings.seeds}
-    return {
-        "format": FORMAT,
-        "measurement": MEASUREMENT,
-        "settings": settings.to_dict(),
-        "machine": machine.describe(),
-        "versions": versions(),
-        "rule": rule,
-        "seeds": seeds,
-        **summarise(list(seeds.values())),
-    }
+    report = store.report(settings.seeds, rule=rule)
+    return report | summarise(list(report["seeds"].values()))
 
 
 def summarise(seeds: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -115,15 +105,7 @@ def summarise(seeds: Sequence[dict[str, Any]]) -> dict[str, Any]:
     against = [name for name in (*STREAMS, MAJORITY, "clean") if name in scored]
     return {
         "figures": {name: accuracy(parts) for name, parts in scored.items()},
-        "fusion_minus": {
-            name: figure(
-                [
-                    Scored(one.units, one.values - other.values)
-                    for one, other in zip(scored["fusion"], scored[name], strict=True)
-                ]
-            )
-            for name in against
-        },
+        "fusion_minus": {name: difference(scored["fusion"], scored[name]) for name in against},
     }
 
 

@@ -25,9 +25,8 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from gascnn.benchmarks import machine
 from gascnn.benchmarks.pgsl.intervals import Scored, figure
-from gascnn.benchmarks.pgsl.partial import FORMAT, Partial, versions
+from gascnn.benchmarks.pgsl.partial import Partial
 from gascnn.benchmarks.pgsl.partition import make_partition
 from gascnn.benchmarks.pgsl.reconstruction_settings import ReconstructionSettings
 from gascnn.benchmarks.pgsl.reconstruction_systems import ITSELF, JSMA, NOISE, NONE, Progress, SeedSystems
@@ -80,8 +79,8 @@ def reconstruction(
         _keep_originals(systems, known)
         for defence, names in METHODS.items():
             _measure(systems, known, store, defence, settings.options.pixels, names, _table_name)
-    seeds = {str(seed): store.seeds[str(seed)] for seed in settings.seeds}
-    report = _report(TABLE, settings, seeds) | {"rule": rule}
+    report = store.report(settings.seeds, rule=rule)
+    seeds = report["seeds"]
     report["figures"] = figures(list(seeds.values()))
     report["ratios"] = {
         row: ratio(list(seeds.values()), row, base) for row, base in bases(list(report["figures"])).items()
@@ -120,7 +119,8 @@ def reconstruction_curve(
         rule = systems.partition.rule
         for pixels in settings.strengths:
             _measure(systems, known, store, JSMA, pixels, names, _curve_name)
-    seeds = {str(seed): store.seeds[str(seed)] for seed in settings.seeds}
+    report = store.report(settings.seeds, rule=rule)
+    seeds = report["seeds"]
     found = figures(list(seeds.values()))
     curve = {
         method: [
@@ -136,7 +136,7 @@ def reconstruction_curve(
         for name in names
         for method, own in ((name, True), (f"{name}, recovered", False))
     }
-    return _report(CURVE, settings, seeds) | {"rule": rule, "figures": found, "curve": curve}
+    return report | {"figures": found, "curve": curve}
 
 
 def figures(seeds: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -269,17 +269,6 @@ def _picture(images: Tensor, count: int) -> dict[str, Any]:
 
 def _scored(seed: dict[str, Any], row: str) -> Scored:
     return Scored(np.asarray(seed["units"], dtype=np.int64), np.asarray(seed["rows"][row]["errors"]))
-
-
-def _report(measurement: str, settings: ReconstructionSettings, seeds: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "format": FORMAT,
-        "measurement": measurement,
-        "settings": settings.to_dict(),
-        "machine": machine.describe(),
-        "versions": versions(),
-        "seeds": seeds,
-    }
 
 
 def _check_pixels(side: int, pixels: int) -> None:

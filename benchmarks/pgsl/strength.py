@@ -15,9 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from gascnn.benchmarks import machine
-from gascnn.benchmarks.pgsl.intervals import Scored, accuracy, figure
-from gascnn.benchmarks.pgsl.partial import FORMAT, Partial, pack, unpack, versions
+from gascnn.benchmarks.pgsl.intervals import Scored, accuracy, difference
+from gascnn.benchmarks.pgsl.partial import Partial, pack, unpack
 from gascnn.benchmarks.pgsl.partition import Partition
 from gascnn.benchmarks.pgsl.presets import Settings
 from gascnn.benchmarks.pgsl.seed_networks import Progress, SeedNetworks
@@ -109,17 +108,8 @@ def measure(
             if name not in known["rows"]:
                 known["rows"][name] = _point(chosen, name, seed, part, progress or _silent)
                 store.save()
-    seeds = {str(seed): store.seeds[str(seed)] for seed in settings.seeds}
-    return {
-        "format": FORMAT,
-        "measurement": MEASUREMENT,
-        "settings": settings.to_dict(),
-        "machine": machine.describe(),
-        "versions": versions(),
-        "rule": rule,
-        "seeds": seeds,
-        "points": [_summary(name, list(seeds.values())) for name in names],
-    }
+    report = store.report(settings.seeds, rule=rule)
+    return report | {"points": [_summary(name, list(report["seeds"].values())) for name in names]}
 
 
 def markdown(report: dict[str, Any], command: str = "") -> str:
@@ -174,14 +164,7 @@ def _summary(name: str, seeds: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "name": name,
         "figures": {network: accuracy(parts) for network, parts in scored.items()},
         "fusion_minus": {
-            network: figure(
-                [
-                    Scored(one.units, one.values - other.values)
-                    for one, other in zip(scored["fusion"], parts, strict=True)
-                ]
-            )
-            for network, parts in scored.items()
-            if network != "fusion"
+            network: difference(scored["fusion"], parts) for network, parts in scored.items() if network != "fusion"
         },
         **{
             key: float(np.mean([row[key] for row in rows]))

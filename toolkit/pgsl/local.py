@@ -39,7 +39,7 @@ def train_local_classifier(
         TrainingError: the loss is no longer a finite number.
     """
     options = LocalOptions() if options is None else options
-    _check_images(images, labels, classes)
+    check_images(images, labels, classes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
         try:
@@ -76,10 +76,22 @@ def local_accuracy(classifier: LocalClassifier, images: Tensor, labels: Tensor) 
     return right / len(images)
 
 
-def _check_images(images: Tensor, labels: Tensor, classes: int) -> None:
-    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[2] != images.shape[3] or not len(images):
+def check_images(images: Tensor, labels: Tensor, classes: int, least: int = 1) -> None:
+    """Refuse what no network here is trained on.
+
+    Args:
+        images: uint8 (n, C, size, size).
+        labels: int64 (n,) below ``classes``.
+        classes: number of outputs.
+        least: number of images that are needed.
+
+    Raises:
+        DataError: images or labels of another shape or dtype, too few, or a label beyond the classes.
+    """
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[2] != images.shape[3] or len(images) < least:
         raise DataError(
-            f"images are {images.dtype} of shape {tuple(images.shape)}; expected uint8 (n, C, size, size), n at least 1"
+            f"images are {images.dtype} of shape {tuple(images.shape)}; expected uint8 (n, C, size, size), n at least "
+            f"{least}"
         )
     if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
         raise DataError(f"labels are {labels.dtype} of shape {tuple(labels.shape)}; expected int64 ({len(images)},)")

@@ -26,7 +26,7 @@ from gascnn.toolkit.pgsl.split import ClientState, SplitClient, SplitServer, tra
 from gascnn.toolkit.pgsl.train import epoch_batches
 from gascnn.toolkit.training import checkpoint
 from gascnn.toolkit.training.batches import to_float
-from gascnn.toolkit.training.inputs import DatasetLike, check_part, fingerprint
+from gascnn.toolkit.training.inputs import DatasetLike, checked_parts, fingerprint
 from gascnn.toolkit.training.loop import HISTORY_FILE, own_torch_state
 from gascnn.toolkit.training.progress import EpochRecord, Progress, Silent
 from gascnn.toolkit.training.run_folder import open_run, settled_threads
@@ -94,7 +94,7 @@ def train_network(
     """
     folder = Path(run_folder)
     local = LocalOptions(seed=options.seed) if local is None else local
-    parts = _checked_parts(dataset, limit)
+    parts = _limited_parts(dataset, limit)
     threads = settled_threads(threads, folder, resume)
     images, labels = parts["train"]
     channels, height, width = dataset.image_shape
@@ -289,15 +289,9 @@ class _Run:
         self.time_s, self.cpu_time_s = values["time_s"], values["cpu_time_s"]
 
 
-def _checked_parts(dataset: DatasetLike, limit: int | None) -> dict[str, Images]:
-    """Images and labels of each split that has any."""
-    found = {
-        name: check_part(part, name, len(dataset.class_names), dataset.image_shape)
-        for name, part in (("train", dataset.train), ("val", dataset.val), ("test", dataset.test))
-        if part is not None and len(part.labels)
-    }
-    if "train" not in found:
-        raise UsageError(f"data set {dataset.name} has no training images; name one that has")
+def _limited_parts(dataset: DatasetLike, limit: int | None) -> dict[str, Images]:
+    """Images and labels of each split that has any; of the training images the first ``limit``."""
+    found = checked_parts(dataset)
     if limit is not None:
         if limit < 2:
             raise UsageError(f"limit is {limit}; a batch needs 2 training images")

@@ -94,7 +94,7 @@ class SplitClient:
     @functools.cached_property
     def optimizer(self) -> torch.optim.Adam:
         """Of the convolutions; made when training begins, for torch takes two seconds to import what Adam needs."""
-        return _optimizer(self.model.layers, self.options)
+        return make_optimizer(self.model.layers, self.options)
 
     def upload(self, images: Tensor, labels: Tensor) -> Upload:
         """First half of a training step. A batch whose gradient never came is forgotten, as :meth:`forget` does.
@@ -130,7 +130,7 @@ class SplitClient:
         pending, self._pending = self._pending, None
         self.optimizer.zero_grad(set_to_none=True)
         pending.backward(reply.gradient)
-        _set_learning_rate(self.optimizer, self.options, reply.step)
+        set_learning_rate(self.optimizer, self.options, reply.step)
         self.optimizer.step()
 
     @torch.no_grad()
@@ -174,7 +174,7 @@ class SplitServer:
     @functools.cached_property
     def optimizer(self) -> torch.optim.Adam:
         """Of all weights; made when training begins."""
-        return _optimizer(self.model, self.options)
+        return make_optimizer(self.model, self.options)
 
     def train(self, upload: Upload) -> Gradient:
         """One step of Adam on the sum of the three streams' mean cross entropies.
@@ -189,7 +189,7 @@ class SplitServer:
         activations = upload.activations.detach().clone().requires_grad_()
         with _unchanged_on_error(self.model):
             losses = self._backward(activations, upload.labels)
-        _set_learning_rate(self.optimizer, self.options, self.steps)
+        set_learning_rate(self.optimizer, self.options, self.steps)
         self.optimizer.step()
         self.steps += 1
         assert activations.grad is not None
@@ -304,12 +304,14 @@ def train_round_robin(
     return replies
 
 
-def _optimizer(model: nn.Module, options: PgslOptions) -> torch.optim.Adam:
+def make_optimizer(model: nn.Module, options: PgslOptions) -> torch.optim.Adam:
+    """Adam, with the options' decay as L2 if it is of the weights."""
     weight_decay = options.decay if options.decay_of == "weights" else 0.0
     return torch.optim.Adam(model.parameters(), lr=options.learning_rate, weight_decay=weight_decay)
 
 
-def _set_learning_rate(optimizer: torch.optim.Optimizer, options: PgslOptions, step: int) -> None:
+def set_learning_rate(optimizer: torch.optim.Optimizer, options: PgslOptions, step: int) -> None:
+    """That of a step, counted from 0: divided by 1 + decay x step if the decay is of the rate."""
     decay = options.decay if options.decay_of == "learning-rate" else 0.0
     for group in optimizer.param_groups:
         group["lr"] = options.learning_rate / (1 + decay * step)

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from gascnn.toolkit.errors import DataError
+from gascnn.toolkit.errors import DataError, UsageError
 
 
 class ImageSetLike(Protocol):
@@ -93,3 +93,20 @@ def fingerprint(*arrays: npt.NDArray[np.generic]) -> str:
         digest.update(f"{array.dtype.str}{array.shape}".encode())
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
+
+
+def checked_parts(dataset: DatasetLike) -> dict[str, tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]]:
+    """Images and labels of each split that has any, each as :func:`check_part` gives it.
+
+    Raises:
+        UsageError: there are no training images.
+        DataError: images or labels that cannot be used.
+    """
+    found = {
+        name: check_part(part, name, len(dataset.class_names), dataset.image_shape)
+        for name, part in (("train", dataset.train), ("val", dataset.val), ("test", dataset.test))
+        if part is not None and len(part.labels)
+    }
+    if "train" not in found:
+        raise UsageError(f"data set {dataset.name} has no training images; name one that has")
+    return found

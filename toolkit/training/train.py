@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -22,7 +21,7 @@ from gascnn.models.resnet import ResNet, resnet
 from gascnn.toolkit.errors import UsageError
 from gascnn.toolkit.training import checkpoint
 from gascnn.toolkit.training.evaluate import evaluate
-from gascnn.toolkit.training.inputs import DatasetLike, check_part, fingerprint
+from gascnn.toolkit.training.inputs import DatasetLike, checked_parts, fingerprint
 from gascnn.toolkit.training.loop import Loop, own_torch_state
 from gascnn.toolkit.training.options import TrainingOptions
 from gascnn.toolkit.training.progress import Progress, Silent
@@ -89,7 +88,7 @@ def train(
         TrainingError: the loss is no longer a finite number.
     """
     folder = Path(run_folder)
-    parts = _checked_parts(dataset)
+    parts = checked_parts(dataset)
     options = _settled(options, folder, resume, has_validation="val" in parts)
     names = ("train", "val") if options.fit_on == "train+val" else ("train",)
     images = np.concatenate([parts[name][0] for name in names])
@@ -131,18 +130,6 @@ def train(
         epoch=epoch,
         framing=getattr(dataset, "framing", "whole"),
     )
-
-
-def _checked_parts(dataset: DatasetLike) -> dict[str, tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]]:
-    """Images and labels of each split that has any."""
-    found = {
-        name: check_part(part, name, len(dataset.class_names), dataset.image_shape)
-        for name, part in (("train", dataset.train), ("val", dataset.val), ("test", dataset.test))
-        if part is not None and len(part.labels)
-    }
-    if "train" not in found:
-        raise UsageError(f"data set {dataset.name} has no training images; name one that has")
-    return found
 
 
 def _network(model: nn.Module | Mapping[str, Any], dataset: DatasetLike) -> nn.Module:
