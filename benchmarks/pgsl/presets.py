@@ -33,7 +33,6 @@ class Settings:
         attacked_train_images: of the training images, how many are attacked and trained with in the second reading of
             Table II; None is all, else that reading has the disadvantage of fewer.
         white_box_images: of the test images, how many are also attacked by the plain network's own gradient.
-        reconstructed_images: of the test images, how many are given to each method of reconstruction; None is all.
         seeds: of training images, weights, order, dropout; for mias also of the division.
         options: of both networks; each seed replaces ``seed``.
         local: of the client's classifier; each seed replaces ``seed``.
@@ -49,7 +48,6 @@ class Settings:
     test_images: int | None = None
     attacked_train_images: int | None = None
     white_box_images: int = 0
-    reconstructed_images: int | None = None
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     options: PgslOptions = field(default_factory=PgslOptions)
     local: LocalOptions = field(default_factory=LocalOptions)
@@ -64,8 +62,6 @@ class Settings:
         """
         limits = {name: (2, 2**31, True) for name in _LIMITS if getattr(self, name) is not None}
         check_ranges(self, limits | {"white_box_images": (0, 2**31, True)})
-        if self.reconstructed_images is not None:
-            check_ranges(self, {"reconstructed_images": (1, 2**31, True)})
         names = [recipe.name for recipe in self.recipes]
         if not names or len(set(names)) < len(names):
             raise UsageError(f"recipes are {', '.join(names) or 'none'}; at least one is needed, each of its own name")
@@ -104,6 +100,7 @@ class Settings:
 
 
 _SHIFTED = Recipe("shifted and turned", augmentation="light")
+_SHIFTED_FASTER = Recipe("shifted and turned, decay 1e-3", augmentation="light", changes=(("decay", 1e-3),))
 _MIAS_RECIPES = (
     Recipe("augmented", augmentation="medical"),
     Recipe("augmented, half balanced", augmentation="medical", balance=0.5),
@@ -129,12 +126,12 @@ PRESETS: dict[str, dict[str, Settings]] = {
     "small": {
         "mnist": Settings(
             "mnist",
-            train_images=10_000,
-            val_images=1000,
+            attacked_train_images=10_000,
             white_box_images=200,
-            seeds=(0, 1, 2),
-            options=PgslOptions(epochs=8),
-            recipes=(_SHIFTED,),
+            seeds=(0, 1),
+            options=PgslOptions(epochs=5),
+            local=LocalOptions(epochs=2),
+            recipes=(_SHIFTED_FASTER,),
         ),
         "mias": Settings(
             "mias",
@@ -144,7 +141,7 @@ PRESETS: dict[str, dict[str, Settings]] = {
             options=PgslOptions(pixels=40, mu_relative=False, epochs=30, batch_size=16),
             local=LocalOptions(epochs=30, batch_size=16),
             strengths=_MIAS_STRENGTHS,
-            recipes=_MIAS_RECIPES,
+            recipes=_MIAS_RECIPES[:1],
         ),
     },
     "paper": {
@@ -170,6 +167,12 @@ PRESETS: dict[str, dict[str, Settings]] = {
 }
 """By preset and data set. ``smoke`` takes seconds; PGSL gives no strength of any attack, so these are choices."""
 
+_CURVES: dict[tuple[str, str], dict[str, Any]] = {
+    ("small", "mnist"): {"train_images": 6000, "seeds": (0,)},
+    ("small", "mias"): {"seeds": (0,)},
+}
+"""Where each point of a curve trains networks of its own, less is trained with than for one table."""
+
 
 def preset(name: str, data: str) -> Settings:
     """The preset's settings for a data set.
@@ -178,6 +181,15 @@ def preset(name: str, data: str) -> Settings:
         UsageError: no such preset, or not for that data set.
     """
     return chosen(PRESETS, name, data)
+
+
+def curve_preset(name: str, data: str) -> Settings:
+    """The settings of a preset's curve of strengths for a data set.
+
+    Raises:
+        UsageError: no such preset, or not for that data set.
+    """
+    return replace(preset(name, data), **_CURVES.get((name, data), {}))
 
 
 def chosen(presets: Mapping[str, Mapping[str, Chosen]], name: str, data: str) -> Chosen:

@@ -20,6 +20,7 @@ import functools
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +44,22 @@ RECONSTRUCTED = "reconstructed"
 Reconstruct = Callable[[Tensor], Tensor]
 """uint8 images (n, C, size, size) to what an attacker makes of their activations, of the same shape and dtype."""
 
-Reconstructions = Mapping[str, Reconstruct] | Callable[[SeedNetworks], Mapping[str, Reconstruct]]
-"""By name; or a function of a seed's networks, so that the client that is attacked is that seed's."""
+
+@dataclass(frozen=True)
+class Reconstructions:
+    """Methods of reconstruction, whose images are classified too. Not among the settings: rows can be added later.
+
+    Attributes:
+        methods: by name, made for a seed's networks, so that the client that is attacked is that seed's; called only
+            where a seed lacks the row.
+        images: of the test images, how many are reconstructed, the first ones; None is all.
+        described: how, as plain values; each row keeps it.
+    """
+
+    methods: Mapping[str, Callable[[SeedNetworks], Reconstruct]]
+    images: int | None = None
+    described: Mapping[str, Any] = field(default_factory=dict)
+
 
 Row = tuple[str, Callable[[], tuple[Tensor, dict[str, Any]]]]
 """Name of a row, and what gives its answers to the first test images and what else is to be kept."""
@@ -66,7 +81,7 @@ def measure(
         partial: a JSON file of what is done, written after each row; a run that is started again with the same file
             goes on where it ended, to the same figures, and rows of reconstructions can be added to a file later.
         attacks: names of the attacks for comparison.
-        reconstructions: methods of reconstruction; the function is called only where a seed lacks rows.
+        reconstructions: methods of reconstruction whose images are classified too.
         data_dir: where to look for the data first.
         progress: told each step as it begins.
 
@@ -125,7 +140,7 @@ def _measure_seed(
         known["rows"]["fusion"] = {"answers": pack(answer.scores.argmax(1)), **_seconds(started)}
         known["split"] = networks.split.to_dict()
         store.save()
-    for name, answers in (*_plain_rows(networks, attacks), *_reconstructed_rows(networks, known, reconstructions)):
+    for name, answers in (*_plain_rows(networks, attacks), *_reconstructed_rows(networks, reconstructions)):
         if name in known["rows"]:
             continue
         networks.tell(name)
@@ -166,23 +181,21 @@ def _plain_rows(networks: SeedNetworks, attacks: Sequence[str]) -> Iterator[Row]
             yield f"{name}, white-box", white_box
 
 
-def _reconstructed_rows(
-    networks: SeedNetworks, known: dict[str, Any], reconstructions: Reconstructions | None
-) -> Iterator[Row]:
+def _reconstructed_rows(networks: SeedNetworks, reconstructions: Reconstructions | None) -> Iterator[Row]:
     if reconstructions is None:
         return
-    found = reconstructions(networks) if callable(reconstructions) else reconstructions
-    images = networks.partition.test.images[: networks.settings.reconstructed_images]
-    for name, reconstruct in found.items():
+    images = networks.partition.test.images[: reconstructions.images]
+    for name in reconstructions.methods:
 
-        def classify(name: str = name, reconstruct: Reconstruct = reconstruct) -> tuple[Tensor, dict[str, Any]]:
-            made = reconstruct(images.clone())
+        def classify(name: str = name) -> tuple[Tensor, dict[str, Any]]:
+            made = reconstructions.methods[name](networks)(images.clone())
             if made.shape != images.shape or made.dtype != torch.uint8:
                 raise DataError(
                     f"{name} gives {made.dtype} of shape {tuple(made.shape)}; uint8 {tuple(images.shape)} is needed"
                 )
             squares = (made.double() - images.double()).square() / 255**2
-            return predictions(networks.plain.model, made), {"mse": float(squares.mean())}
+            more = {"mse": float(squares.mean()), "method": dict(reconstructions.described)}
+            return predictions(networks.plain.model, made), more
 
         yield f"{RECONSTRUCTED}, {name}", classify
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from gascnn.benchmarks.pgsl.attacks import TITLES
@@ -48,7 +48,9 @@ def markdown(report: dict[str, Any], command: str = "") -> str:
     lines = [
         _described(report),
         "",
-        *_table(COLUMNS, (_cells(name, figures[name], paper) for name in _ordered(figures))),
+        *_table(
+            COLUMNS, (_cells(name, figures[name], paper, _trained_with(report, name)) for name in _ordered(figures))
+        ),
         "",
         "Paired differences, percentage points:",
         "",
@@ -72,15 +74,24 @@ def _described(report: dict[str, Any]) -> str:
         "bound": f"a bound of {options['bound']:g}",
     }[options["attack"]]
     recipes = ", ".join(sorted({seed["split"]["recipe"] for seed in seeds.values()}))
-    counts = sorted({seed["train_images"] for seed in seeds.values()})
-    trained = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    trained = _numbers(seed["train_images"] for seed in seeds.values())
+    size = settings["image_size"]
+    unit = "largest singular values" if options["mu_relative"] else "units of the activations"
     return (
-        f"`{settings['data']}`, {trained} training images, {len(seeds)} seeds; {report['rule']}. "
+        f"`{settings['data']}`, images of {f'{size}x{size}' if size else 'their stored size'}, framing "
+        f"{settings['framing']}, {trained} training images, {options['epochs']} epochs, {len(seeds)} seeds; "
+        f"{report['rule']}. Recovery of the {options['recovery']}, mu {options['mu']:g} in {unit}. "
         f"JSMA moves {strength}; other attacks: {_flat(settings['strengths'])}. "
         f"Presented: {recipes}, by validation images. "
         "Intervals: over images, bootstrap of the images (mias: patients) of all seeds, networks held fixed; over "
         "seeds, Student's t. Attacks go by predictions, of the client's classifier unless the reading says otherwise."
     )
+
+
+def _trained_with(report: dict[str, Any], name: str) -> str:
+    """How many images a row's own network was trained with, where it is not the seed's."""
+    counts = [seed["rows"].get(name, {}).get("train_images") for seed in report["seeds"].values()]
+    return "" if None in counts else f", trained with {_numbers(counts)}"
 
 
 def _ordered(figures: dict[str, Any]) -> Iterator[str]:
@@ -92,7 +103,7 @@ def _ordered(figures: dict[str, Any]) -> Iterator[str]:
     yield from behind
 
 
-def _cells(name: str, found: dict[str, Any], paper: dict[str, float]) -> tuple[str, ...]:
+def _cells(name: str, found: dict[str, Any], paper: dict[str, float], trained_with: str) -> tuple[str, ...]:
     kind, _, reading = name.partition(", ")
     if kind == RECONSTRUCTED:
         title, told = reading, "trained on clean, tested on reconstructed"
@@ -101,7 +112,6 @@ def _cells(name: str, found: dict[str, Any], paper: dict[str, float]) -> tuple[s
     else:
         title, told = NAMES[kind], ""
     printed = paper.get(title) if reading else paper.get(kind)
-    counts = sorted(set(found["images"]))
     return (
         title,
         told,
@@ -109,7 +119,7 @@ def _cells(name: str, found: dict[str, Any], paper: dict[str, float]) -> tuple[s
         _percent(found["mean"]),
         _range(found["interval_images"]),
         _range(found["interval_seeds"]),
-        str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}",
+        f"{_numbers(found['images'])}{trained_with}",
     )
 
 
@@ -119,6 +129,12 @@ def _table(columns: Sequence[str], rows: Iterator[tuple[str, ...]]) -> list[str]
         "|" + " --- |" * len(columns),
         *("| " + " | ".join(row) + " |" for row in rows),
     ]
+
+
+def _numbers(counts: Iterable[int]) -> str:
+    """One number, or the lowest and the highest."""
+    found = sorted(set(counts))
+    return str(found[0]) if len(found) == 1 else f"{found[0]} to {found[-1]}"
 
 
 def _percent(share: float) -> str:

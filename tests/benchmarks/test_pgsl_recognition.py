@@ -7,11 +7,16 @@ import torch
 from scipy import stats
 
 from gascnn.benchmarks.pgsl import partition, presets, recognition, strength
+from gascnn.benchmarks.pgsl.decoder import DecoderSettings
+from gascnn.benchmarks.pgsl.gradient_inversion import InversionSettings
 from gascnn.benchmarks.pgsl.intervals import Scored, figure, over_seeds, over_units
 from gascnn.benchmarks.pgsl.partial import Partial, pack, unpack
 from gascnn.benchmarks.pgsl.partition import make_partition, patient_folds
 from gascnn.benchmarks.pgsl.presets import PRESETS, Settings, preset
 from gascnn.benchmarks.pgsl.recognition_table import PAPER, markdown
+from gascnn.benchmarks.pgsl.reconstructed import reconstructions
+from gascnn.benchmarks.pgsl.reconstruction_settings import preset as reconstruction_preset
+from gascnn.benchmarks.pgsl.reconstructors import ReconstructorSettings
 from gascnn.benchmarks.pgsl.strength import Strength
 from gascnn.benchmarks.pgsl.training import Recipe
 from gascnn.toolkit.errors import DataError, FormatError, UsageError
@@ -24,7 +29,6 @@ TINY = Settings(
     val_images=30,
     test_images=40,
     white_box_images=10,
-    reconstructed_images=20,
     seeds=(0, 1),
     options=PgslOptions(width=8, hidden=12, grid=2, pixels=2, recovery_iterations=5, epochs=2, batch_size=20),
     local=LocalOptions(width=4, epochs=2),
@@ -32,8 +36,12 @@ TINY = Settings(
 ATTACKS = ("jsma", "fgsm")
 
 
-def invert(images):
-    return 255 - images
+def inverted(networks):
+    """A method of reconstruction that needs no network."""
+    return lambda images: 255 - images
+
+
+RECONSTRUCTIONS = recognition.Reconstructions({"DLG": inverted}, images=20, described={"iterations": 7})
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +49,7 @@ def report(tmp_path_factory):
     path = tmp_path_factory.mktemp("table2") / "partial.json"
     told = []
     found = recognition.measure(
-        TINY, partial=path, attacks=ATTACKS, reconstructions={"DLG": invert}, progress=told.append
+        TINY, partial=path, attacks=ATTACKS, reconstructions=RECONSTRUCTIONS, progress=told.append
     )
     return found, path, told
 
@@ -83,7 +91,7 @@ def test_no_test_label_enters_an_answer(report, monkeypatch):
 
     monkeypatch.setattr(presets, "make_partition", shuffled)
     settings = dataclasses.replace(TINY, seeds=(0,))
-    other = recognition.measure(settings, attacks=ATTACKS, reconstructions={"DLG": invert})
+    other = recognition.measure(settings, attacks=ATTACKS, reconstructions=RECONSTRUCTIONS)
     rows = report[0]["seeds"]["0"]["rows"]
     assert {name: row["answers"] for name, row in other["seeds"]["0"]["rows"].items()} == {
         name: row["answers"] for name, row in rows.items()
@@ -100,7 +108,7 @@ def test_a_broken_run_goes_on_to_the_same_figures(report, tmp_path):
         TINY,
         partial=tmp_path / "partial.json",
         attacks=ATTACKS,
-        reconstructions=lambda networks: {"DLG": invert},
+        reconstructions=RECONSTRUCTIONS,
         progress=told.append,
     )
     assert again["figures"] == found["figures"]
@@ -118,13 +126,36 @@ def test_measure_refuses():
     with pytest.raises(UsageError, match="attack is 'pgd'"):
         recognition.measure(TINY, attacks=("pgd",))
     settings = dataclasses.replace(TINY, seeds=(0,), train_images=20, options=PgslOptions(width=4, epochs=1))
+    floats = recognition.Reconstructions({"DLG": lambda networks: lambda images: images.float()}, images=20)
     with pytest.raises(DataError, match=r"DLG gives torch.float32 of shape \(20, 1, 8, 8\); uint8 \(20, 1, 8, 8\)"):
-        recognition.measure(settings, attacks=(), reconstructions={"DLG": lambda images: images.float()})
+        recognition.measure(settings, attacks=(), reconstructions=floats)
+
+
+def test_reconstructions_as_in_table_1():
+    settings = dataclasses.replace(
+        reconstruction_preset("smoke", "digits"),
+        auxiliary_images=20,
+        methods=ReconstructorSettings(InversionSettings(iterations=2, restarts=1), DecoderSettings(hidden=4, epochs=1)),
+    )
+    found = recognition.measure(
+        dataclasses.replace(TINY, seeds=(0,)), attacks=(), reconstructions=reconstructions(settings, 3)
+    )
+    rows = found["seeds"]["0"]["rows"]
+    for name in ("DLG", "iDLG", "DCGAN"):
+        row = rows[f"reconstructed, {name}"]
+        assert found["figures"][f"reconstructed, {name}"]["images"] == [3]
+        assert row["mse"] > 0
+        assert row["method"]["inversion"]["iterations"] == 2
+        assert row["method"]["auxiliary_images"] == 20
+    with pytest.raises(UsageError, match="images to reconstruct are 0; at least 1"):
+        reconstructions(settings, 0)
 
 
 def test_table_has_the_papers_figures_beside_ours(report):
     found = json.loads(json.dumps(report[0]))
     found["settings"]["data"] = "mias"
+    for seed in found["seeds"].values():
+        seed["rows"]["fgsm, attacked"]["train_images"] = 30
     page = markdown(found, "gascnn bench").splitlines()
     cells = {tuple(line.split(" | ")[:2]): line.strip("| ").split(" | ") for line in page if line.startswith("| ")}
     row = cells["| FGSM", "trained and tested on attacked"]
@@ -135,6 +166,12 @@ def test_table_has_the_papers_figures_beside_ours(report):
     assert cells["| PGSL (fusion)", ""][2] == "83.2"
     assert cells["| S_r", ""][2] == "78.5"
     assert cells["| clean images", ""][2] == "–"
+    assert page[0].startswith(
+        "`mias`, images of their stored size, framing whole, 80 training images, 2 epochs, 2 seeds; "
+    )
+    assert "mu 0.55 in largest singular values" in page[0]
+    assert cells["| FGSM", "trained and tested on attacked"][-1] == "40, trained with 30"
+    assert cells["| FGSM", "trained on clean, tested on attacked"][-1] == "40"
     assert page[-1] == "`gascnn bench`"
     assert set(PAPER["mias"]) == set(PAPER["mnist"])
 

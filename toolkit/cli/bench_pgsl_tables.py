@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +13,7 @@ from gascnn.toolkit.cli.output import note, save_json, say
 from gascnn.toolkit.errors import UsageError
 
 if TYPE_CHECKING:
-    from gascnn.benchmarks.pgsl.reconstructors import Reconstruct
-    from gascnn.benchmarks.pgsl.seed_networks import SeedNetworks
+    from gascnn.benchmarks.pgsl.recognition import Reconstructions
 
 
 def _measurement(function: Any) -> Any:
@@ -39,7 +38,10 @@ def _measurement(function: Any) -> Any:
 
 @click.command("recognition")
 @_measurement
-@click.option("--reconstructed", is_flag=True, help="Also classify images that DLG, iDLG and DCGAN reconstruct.")
+@click.option(
+    "--reconstructed", type=int, metavar="N",
+    help="Also classify the first N test images as DLG, iDLG and DCGAN reconstruct them; seconds an image and method.",
+)  # fmt: skip
 def recognition(**arguments: Any) -> None:
     """Table II: accuracy under attacks, of the three streams and of their fusion.
 
@@ -54,11 +56,11 @@ def recognition(**arguments: Any) -> None:
     report = measure(
         settings,
         partial=arguments["partial"],
-        reconstructions=_reconstructions if arguments["reconstructed"] else None,
+        reconstructions=_reconstructions(arguments),
         data_dir=arguments["data_dir"],
         progress=note,
     )
-    more = " --reconstructed" if arguments["reconstructed"] else ""
+    more = "" if arguments["reconstructed"] is None else f" --reconstructed {arguments['reconstructed']}"
     _end(report, markdown(report, _typed("recognition", arguments) + more), arguments)
 
 
@@ -102,12 +104,12 @@ def strength(**arguments: Any) -> None:
 def _accuracy_curve(
     arguments: dict[str, Any], pixels: tuple[int, ...] | None, typed: str
 ) -> tuple[dict[str, Any], str]:
-    from gascnn.benchmarks.pgsl.presets import preset
+    from gascnn.benchmarks.pgsl.presets import curve_preset
     from gascnn.benchmarks.pgsl.strength import CURVE, Strength, markdown, measure
 
     curve = CURVE if pixels is None else tuple(Strength("pixels", count) for count in pixels)
     report = measure(
-        _settings(preset, arguments),
+        _settings(curve_preset, arguments),
         strengths=curve,
         partial=arguments["partial"],
         data_dir=arguments["data_dir"],
@@ -130,13 +132,14 @@ def _reconstruction_curve(
     return report, f"{curve_markdown(report)}\n`{typed}`\n"
 
 
-def _reconstructions(networks: SeedNetworks) -> Mapping[str, Reconstruct]:
-    """DLG, iDLG and DCGAN against this seed's own client; the adversary's images are the validation images."""
-    from gascnn.benchmarks.pgsl.reconstructors import reconstructors
+def _reconstructions(arguments: dict[str, Any]) -> Reconstructions | None:
+    """Reconstructed as in Table I of the same preset."""
+    from gascnn.benchmarks.pgsl.reconstructed import reconstructions
+    from gascnn.benchmarks.pgsl.reconstruction_settings import preset
 
-    split = networks.split.model
-    found = reconstructors(split.client.model, split.server.model, networks.partition.val.images, told=networks.tell)
-    return {name: found[name] for name in ("DLG", "iDLG", "DCGAN")}
+    if arguments["reconstructed"] is None:
+        return None
+    return reconstructions(preset(arguments["preset"], arguments["data"]), arguments["reconstructed"])
 
 
 def _settings(preset: Callable[[str, str], Any], arguments: dict[str, Any]) -> Any:
