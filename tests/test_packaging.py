@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 import torch
 
+from gascnn.benchmarks.pgsl.edge_footprint import MOST_INSTALLED_BYTES, installed_size
 from gascnn.exporters.onnx.pgsl import export_pgsl_client
-from gascnn.toolkit.pgsl.bundle import new_parts
+from gascnn.toolkit.pgsl.bundle import SplitNetwork, new_parts, save_network
 from gascnn.toolkit.pgsl.options import LocalOptions, PgslOptions
 from gascnn.toolkit.pgsl.split import train_step
 from gascnn.toolkit.pgsl.train import answers
-from gascnn.toolkit.pgsl.wire.store import Checkpoint, Progress, RunStore
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -177,6 +177,11 @@ np.savez("in.npz", spikes=np.array([[[1, 0, 0], [1, 1, 1], [0, 1, 1]]], dtype=np
     )
     names = {entry["name"].lower() for entry in json.loads(listed.stdout)}
     assert not names & {"torch", "rich", "numba", "scipy", "scikit-learn", "nir"}
+    asked = subprocess.run(
+        [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert installed_size(Path(asked.stdout.strip()))["bytes"] <= MOST_INSTALLED_BYTES
 
 
 HEAVY = {"torch", "numba", "rich", "sklearn", "scipy", "onnx", "pandas"}
@@ -193,10 +198,9 @@ def test_edge_extra_classifies_with_a_split_network(edge: Path, tmp_path: Path) 
         train_step(client, server, torch.from_numpy(images) / 255, torch.arange(40) % 10)
     export_pgsl_client(client.model, tmp_path / "client.onnx", classes="0123456789", check=images)
     np.savez(tmp_path / "images.npz", images=images)
-    agreed = {"order": ["anna"], "turn_batches": 20}
-    store = RunStore(tmp_path / "run", options.to_dict(), {"classes": 10, "image_shape": [1, 8, 8]}, agreed)
-    store.save(Checkpoint(server.state()[0], client.state().tensors, Progress(steps=server.steps)))
-    store.close()
+    save_network(
+        SplitNetwork(client, server, LocalOptions(width=4), tuple("0123456789"), (1, 8, 8)), tmp_path / "split"
+    )
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -204,9 +208,7 @@ def test_edge_extra_classifies_with_a_split_network(edge: Path, tmp_path: Path) 
     subprocess.run(
         [*gascnn, "keys", "keys", "--train", "anna", "--infer", "cleo", "--no-certificates"], cwd=tmp_path, check=True
     )
-    chosen = [f"--set={name}={json.dumps(value)}" for name, value in options.to_dict().items()]
-    serve = [*gascnn, "serve", "--keys", "keys/server", "--run", "run", "--classes", "10", "--image-shape", "1,8,8",
-             "--port", str(port), *chosen]  # fmt: skip
+    serve = [*gascnn, "serve", "--keys", "keys/server", "--run", "run", "--model", "split", "--port", str(port)]
     serving = subprocess.Popen(serve, cwd=tmp_path, stdout=subprocess.DEVNULL)
     try:
         infer = [edge, "-X", "importtime", edge.parent / "gascnn", "pgsl", "client", "infer", "images.npz",

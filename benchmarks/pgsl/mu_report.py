@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,8 @@ def figure_3(
     Args:
         images: (n, C, H, W) uint8; validation images, where mu is to be chosen by it.
         attack: as :func:`gascnn.benchmarks.pgsl.mu.mse_against_mu` takes it.
-        data: what the images and the attack are, for the report.
+        data: what the images and the attack are, for the report; its ``sparsity`` is lambda in units of
+            ``1 / sqrt(max(H, W))``, 1 if it is not there.
         mus: above 0.
         progress: called with the number of readings done.
 
@@ -53,8 +55,9 @@ def figure_3(
         DataError, UsageError: as :func:`mse_against_mu`.
     """
     curves = {}
+    weight = data.get("sparsity", 1.0) / math.sqrt(max(images.shape[-2:]))
     for done, (name, (relative, part)) in enumerate(READINGS.items(), start=1):
-        curves[name] = mse_against_mu(images, attack=attack, mus=mus, relative=relative, part=part)
+        curves[name] = mse_against_mu(images, attack=attack, mus=mus, relative=relative, part=part, sparsity=weight)
         if progress is not None:
             progress(done)
     return {"format": FORMAT, "data": data, "curves": curves, "machine": describe()}
@@ -69,6 +72,33 @@ def rows(report: dict[str, Any]) -> list[list[object]]:
         found.append([name, curve["mse_attacked"], "-" if at_paper is None else at_paper, curve["mse"][best],
                       curve["best_mu"]])  # fmt: skip
     return found
+
+
+def markdown(report: dict[str, Any], command: str) -> str:
+    """Every curve as a table: mean squared errors, the lowest of each reading bold.
+
+    Args:
+        report: as :func:`figure_3` gives it.
+        command: what was typed.
+    """
+    data, curves = report["data"], report["curves"]
+    mus = next(iter(curves.values()))["mu"]
+    attacked = next(iter(curves.values()))["mse_attacked"]
+    lines = [
+        f"`{data['name']}`, {data['images']} {data['split']} images of {data['image_size']}x{data['image_size']}, "
+        f"{data['attack']} of {data['pixels']} pixels: mean squared error of attacked images {attacked:.3g}, and of "
+        "recovered ones by mu.",
+        "",
+        "| mu | " + " | ".join(f"{mu:g}" for mu in mus) + " |",
+        "|" + " --- |" * (len(mus) + 1),
+    ]
+    for name, curve in curves.items():
+        cells = (
+            f"**{mse:.3g}**" if mu == curve["best_mu"] else f"{mse:.3g}"
+            for mu, mse in zip(mus, curve["mse"], strict=True)
+        )
+        lines.append(f"| {name.replace('|', chr(92) + '|')} | " + " | ".join(cells) + " |")
+    return "\n".join([*lines, "", f"`{command}`"]) + "\n"
 
 
 COLUMNS = ("reading", "MSE attacked", f"at mu = {MU}", "lowest MSE", "at mu")

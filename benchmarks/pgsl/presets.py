@@ -173,6 +173,12 @@ _CURVES: dict[tuple[str, str], dict[str, Any]] = {
 }
 """Where each point of a curve trains networks of its own, less is trained with than for one table."""
 
+_CHOICES: dict[tuple[str, str], tuple[dict[str, Any], dict[str, Any]]] = {
+    ("small", "mnist"): ({"train_images": 2000, "val_images": 1000, "seeds": (0,)}, {"epochs": 3}),
+    ("small", "mias"): ({"seeds": (0,)}, {"epochs": 10}),
+}
+"""Settings and options where recovery of every map is measured too, which takes ten times as long."""
+
 
 def preset(name: str, data: str) -> Settings:
     """The preset's settings for a data set.
@@ -190,6 +196,17 @@ def curve_preset(name: str, data: str) -> Settings:
         UsageError: no such preset, or not for that data set.
     """
     return replace(preset(name, data), **_CURVES.get((name, data), {}))
+
+
+def choices_preset(name: str, data: str) -> Settings:
+    """The settings of a preset's comparison of readings for a data set.
+
+    Raises:
+        UsageError: no such preset, or not for that data set.
+    """
+    settings = preset(name, data)
+    changes, options = _CHOICES.get((name, data), ({}, {}))
+    return replace(settings, **changes, options=replace(settings.options, **options))
 
 
 def chosen(presets: Mapping[str, Mapping[str, Chosen]], name: str, data: str) -> Chosen:

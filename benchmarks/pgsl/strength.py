@@ -27,8 +27,6 @@ from gascnn.toolkit.pgsl.options import PgslOptions
 MEASUREMENT = "pgsl strength"
 NETWORKS = ("fusion", "recovered", "fused", "attacked", "local")
 TITLES = {"fusion": "fusion", "recovered": "S_r", "fused": "S_f", "attacked": "S_a", "local": "local classifier"}
-PIXELS = (1, 3, 10, 30, 100)
-"""Of 784, the default curve."""
 
 
 @dataclass(frozen=True)
@@ -62,12 +60,15 @@ class Strength:
         return PgslOptions.from_dict(base.to_dict() | changed)
 
 
-CURVE = (Strength("literal"), *(Strength("pixels", count) for count in PIXELS))
+def curve_of(pixels: Sequence[int], bounds: Sequence[float] = ()) -> tuple[Strength, ...]:
+    """No attack (equation 1 as it is printed), then attacks by so many pixels, then bounded ones."""
+    by_pixels = (Strength("pixels", count) for count in pixels if count)
+    return (Strength("literal"), *by_pixels, *(Strength("bound", bound) for bound in bounds))
 
 
 def measure(
     settings: Settings,
-    strengths: Sequence[Strength] = CURVE,
+    strengths: Sequence[Strength],
     *,
     partial: Path | None = None,
     data_dir: str | os.PathLike[str] | None = None,
@@ -121,8 +122,11 @@ def markdown(report: dict[str, Any], command: str = "") -> str:
     """
     settings = report["settings"]
     columns = ("strength", *TITLES.values(), "fusion − S_a", "answers changed", "pixels changed", "added, L2")
+    size, options = settings["image_size"], settings["options"]
     lines = [
-        f"`{settings['data']}`, {len(report['seeds'])} seeds; {report['rule']}. Accuracy on attacked test images in "
+        f"`{settings['data']}`, images of {f'{size}x{size}' if size else 'their stored size'}, "
+        f"{settings['train_images'] or 'all'} training images, {options['epochs']} epochs, seeds: "
+        f"{len(report['seeds'])}; {report['rule']}. Accuracy on attacked test images in "
         "percent with 95 % bootstrap intervals over images (mias: patients), networks held fixed; the difference in "
         "percentage points. `answers changed`: test images whose class the attack changes for the client's classifier.",
         "",

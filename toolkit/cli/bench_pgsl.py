@@ -11,6 +11,7 @@ MODULES = {
     "recognition": ("bench_pgsl_tables", "Table II: accuracy under attacks, of the streams and of their fusion"),
     "reconstruction": ("bench_pgsl_tables", "Table I: how well images are reconstructed from what travels"),
     "strength": ("bench_pgsl_tables", "accuracy, or the error of reconstructions, against the attack's strength"),
+    "choices": ("bench_pgsl_tables", "what the paper leaves open, each reading measured beside the others"),
     "client": ("bench_pgsl_cost", "latency of the client: onnxruntime, fp32 and int8, against torch"),
     "footprint": ("bench_pgsl_cost", "start, memory and installed size of the edge client"),
     "server": ("bench_pgsl_cost", "many clients at once, and a server that is killed amid training"),

@@ -23,12 +23,14 @@ def client(rounds: int, seed: int, json_path: Path | None, page: Path | None) ->
     """Latency of the client, one image on one thread: onnxruntime fp32 and int8 against torch.
 
     Of 28x28 and 256x256 pixels, with random weights. Torch runs eagerly, with the attack's gradient by autograd and by
-    forward operators. Contenders take turns; they give the same activations, or nothing is timed.
+    forward operators. Contenders take turns; they give the same activations, or nothing is timed. Exit status 1 if
+    an aim is not reached.
     """
     from gascnn.benchmarks.pgsl.edge_client import markdown, race_clients
 
     report = race_clients(rounds=rounds, seed=seed, progress=note)
     _end(report, markdown(report), json_path, page)
+    _exit_unless(all(goal["reached"] is not False for network in report["networks"] for goal in network["goals"]))
 
 
 @click.command("footprint")
@@ -43,11 +45,12 @@ def client(rounds: int, seed: int, json_path: Path | None, page: Path | None) ->
 @options.json_file
 @_PAGE
 def footprint(repeats: int, install: bool, source: Path | None, json_path: Path | None, page: Path | None) -> None:
-    """Start, memory and installed size of the edge client."""
+    """Start, memory and installed size of the edge client. Exit status 1 if an aim is not reached."""
     from gascnn.benchmarks.pgsl.edge_footprint import markdown, measure_footprint
 
     report = measure_footprint(repeats=repeats, install=install, source=source, progress=note)
     _end(report, markdown(report), json_path, page)
+    _exit_unless(all(goal["reached"] is not False for goal in report["goals"]))
 
 
 @click.command("server")
@@ -69,7 +72,11 @@ def server(clients: int, seconds: float, partial: Path | None, json_path: Path |
     load = Load(clients=clients, seconds=seconds, trainers=max(1, clients // 2))
     report = measure_load(load, partial=partial, progress=note)
     _end(report, markdown(report), json_path, page)
-    if not report["good"]:
+    _exit_unless(report["good"])
+
+
+def _exit_unless(good: bool) -> None:
+    if not good:
         sys.exit(1)
 
 

@@ -29,8 +29,14 @@ if TYPE_CHECKING:
     "trained on the training images.",
 )  # fmt: skip
 @click.option("--pixels", type=int, metavar="K", help="Attacked in each image.  [default: a fiftieth]")
+@click.option(
+    "--local-epochs", type=int, metavar="N", default=5, show_default=True, help="Of the classifier that jsma goes by."
+)
+@click.option("--sparsity", type=float, metavar="F", default=1.0, show_default=True,
+              help="Weight lambda of the sparse part, in units of 1 / sqrt of the larger side.")  # fmt: skip
 @options.seed()
 @click.option("--plot", type=options.PATH, metavar="FILE", help="Draw the curves: .png or .svg.")
+@click.option("--markdown", "page", type=options.PATH, metavar="FILE", help="Write all curves as a page.")
 @options.json_file
 def command(**arguments: Any) -> None:
     """Figure 3: the error of recovered images against mu.
@@ -50,17 +56,22 @@ def execute(
     limit: int | None,
     attack: str,
     pixels: int | None,
+    local_epochs: int,
+    sparsity: float,
     seed: int,
     plot: Path | None,
+    page: Path | None,
     json_path: Path | None,
 ) -> dict[str, Any]:
     """Measure and show; returns what ``--json`` writes."""
-    from gascnn.benchmarks.pgsl.mu_report import COLUMNS, READINGS, draw, figure_3, rows
+    from gascnn.benchmarks.pgsl.mu_report import COLUMNS, READINGS, draw, figure_3, markdown, rows
     from gascnn.benchmarks.plots import check_picture
     from gascnn.toolkit.data import load_dataset
+    from gascnn.toolkit.files import atomic_path
 
     del json_path
-    for name, value in (("--limit", limit), ("--pixels", pixels), ("--image-size", image_size)):
+    counts = {"--limit": limit, "--pixels": pixels, "--image-size": image_size, "--local-epochs": local_epochs}
+    for name, value in counts.items():
         options.positive(name, value)
     if plot is not None:
         check_picture(plot)
@@ -71,18 +82,30 @@ def execute(
     side = images.shape[-1]
     count = pixels or max(1, round(side * side / 50))
     chosen = {"name": dataset.name, "split": split, "images": len(images), "image_size": side, "attack": attack,
-              "pixels": count, "seed": seed}  # fmt: skip
+              "pixels": count, "sparsity": sparsity, "seed": seed}  # fmt: skip
+    if attack == "jsma":
+        chosen["local_epochs"] = local_epochs
     with bar("readings", len(READINGS)) as progress:
-        report = figure_3(images, _attack(attack, dataset, count, seed), data=chosen, progress=progress)
+        report = figure_3(images, _attack(attack, dataset, count, local_epochs, seed), data=chosen, progress=progress)
     say(f"{len(images)} {split} images of {dataset.name}, {side} x {side}; {attack}, {count} pixels of each")
     table(COLUMNS, rows(report))
     if plot is not None:
         draw(report, plot)
         say(f"curves in {plot}")
+    if page is not None:
+        with atomic_path(page) as temporary:
+            temporary.write_text(markdown(report, _typed(chosen)), encoding="utf-8")
     return report
 
 
-def _attack(name: str, dataset: Dataset, pixels: int, seed: int) -> Callable[[Tensor], Tensor]:
+def _typed(chosen: dict[str, Any]) -> str:
+    """The command that gives these curves again, options that have their defaults among them."""
+    names = {"name": "data", "split": "split", "images": "limit", "image_size": "image-size"}
+    words = (f"--{names.get(name, name.replace('_', '-'))} {value}" for name, value in chosen.items())
+    return f"gascnn bench pgsl mu {' '.join(words)}"
+
+
+def _attack(name: str, dataset: Dataset, pixels: int, epochs: int, seed: int) -> Callable[[Tensor], Tensor]:
     import torch
 
     from gascnn.benchmarks.pgsl.mu import flip_pixels
@@ -95,7 +118,7 @@ def _attack(name: str, dataset: Dataset, pixels: int, seed: int) -> Callable[[Te
     train, val = (
         (torch.from_numpy(part.images), torch.from_numpy(part.labels)) for part in (dataset.train, dataset.val)
     )
-    classifier = train_local_classifier(*train, len(dataset.class_names), LocalOptions(seed=seed))
+    classifier = train_local_classifier(*train, len(dataset.class_names), LocalOptions(seed=seed, epochs=epochs))
     say(f"the local classifier is right on {percent(local_accuracy(classifier, *val))} of the validation images")
     try:
         attack = SaliencyAttack(classifier, pixels=pixels)

@@ -1,4 +1,4 @@
-"""``gascnn bench pgsl recognition | reconstruction | strength``: Tables I and II and the curve of strengths."""
+"""``gascnn bench pgsl recognition | reconstruction | strength | choices``: Tables I and II, and what they rest on."""
 
 from __future__ import annotations
 
@@ -80,22 +80,51 @@ def reconstruction(**arguments: Any) -> None:
     _end(report, f"{markdown(report)}\n`{_typed('reconstruction', arguments)}`\n", arguments)
 
 
+@click.command("choices")
+@_measurement
+@click.option("--only", metavar="NAME", multiple=True, help="One of the choices; may be repeated.  [default: all]")
+def choices(**arguments: Any) -> None:
+    """What the paper leaves open: on what recovery acts, the unit of mu, equation 10's maximum, the decay.
+
+    Each choice trains a network of its own; validation images compare them, test images have no part in it. Recovery
+    of every map takes ten times as long as the others.
+    """
+    from gascnn.benchmarks.pgsl.choices import CHOICES, markdown, measure
+    from gascnn.benchmarks.pgsl.presets import choices_preset
+
+    report = measure(
+        _settings(choices_preset, arguments),
+        arguments["only"] or tuple(CHOICES),
+        partial=arguments["partial"],
+        data_dir=arguments["data_dir"],
+        progress=note,
+    )
+    more = "".join(f" --only '{name}'" for name in arguments["only"])
+    _end(report, markdown(report, _typed("choices", arguments) + more), arguments)
+
+
 @click.command("strength")
 @_measurement
 @click.option(
     "--of", type=click.Choice(["accuracy", "reconstruction"]), default="accuracy", show_default=True,
     help="What is measured against the attack's strength.",
 )  # fmt: skip
-@click.option("--pixels", metavar="LIST", help="Strengths, such as 0,5,10,40.  [default: the preset's]")
+@click.option(
+    "--pixels", metavar="LIST", help="Strengths, such as 5,10,40; none is always in.  [default: the preset's]"
+)
+@click.option("--bounds", metavar="LIST", help="Of accuracy: also attacks bounded to these changes, such as 0.03,0.1.")
 def strength(**arguments: Any) -> None:
     """Accuracy, or the error of reconstructions, against the attack's strength.
 
     Each strength trains networks of its own.
     """
     pixels = None if arguments["pixels"] is None else _numbers("--pixels", arguments["pixels"])
-    more = "" if pixels is None else f" --pixels {arguments['pixels']}"
+    given = (name for name in ("pixels", "bounds") if arguments[name] is not None)
+    more = "".join(f" --{name} {arguments[name]}" for name in given)
     if arguments["of"] == "accuracy":
         report, page = _accuracy_curve(arguments, pixels, _typed("strength", arguments) + more)
+    elif arguments["bounds"] is not None:
+        raise UsageError("--bounds is for --of accuracy; images are reconstructed from attacks by pixels")
     else:
         report, page = _reconstruction_curve(arguments, pixels, _typed("strength", arguments, of=True) + more)
     _end(report, page, arguments)
@@ -105,17 +134,26 @@ def _accuracy_curve(
     arguments: dict[str, Any], pixels: tuple[int, ...] | None, typed: str
 ) -> tuple[dict[str, Any], str]:
     from gascnn.benchmarks.pgsl.presets import curve_preset
-    from gascnn.benchmarks.pgsl.strength import CURVE, Strength, markdown, measure
+    from gascnn.benchmarks.pgsl.strength import curve_of, markdown, measure
 
-    curve = CURVE if pixels is None else tuple(Strength("pixels", count) for count in pixels)
+    settings = _settings(curve_preset, arguments)
+    bounds = () if arguments["bounds"] is None else _numbers("--bounds", arguments["bounds"], float)
     report = measure(
-        _settings(curve_preset, arguments),
-        strengths=curve,
+        settings,
+        strengths=curve_of(_curve_pixels(arguments) if pixels is None else pixels, bounds),
         partial=arguments["partial"],
         data_dir=arguments["data_dir"],
         progress=note,
     )
     return report, markdown(report, typed)
+
+
+def _curve_pixels(arguments: dict[str, Any]) -> tuple[int, ...]:
+    """Those of the curve of reconstructions, so that both have the same points; it has no preset ``paper``."""
+    from gascnn.benchmarks.pgsl.reconstruction_settings import preset
+
+    name = arguments["preset"]
+    return preset("small" if name == "paper" else name, arguments["data"]).strengths
 
 
 def _reconstruction_curve(
@@ -127,7 +165,7 @@ def _reconstruction_curve(
 
     settings = _settings(preset, arguments)
     if pixels is not None:
-        settings = replace(settings, strengths=pixels)
+        settings = replace(settings, strengths=tuple(dict.fromkeys((0, *pixels))))
     report = reconstruction_curve(settings, note, arguments["partial"], data_dir=arguments["data_dir"])
     return report, f"{curve_markdown(report)}\n`{typed}`\n"
 
@@ -149,11 +187,12 @@ def _settings(preset: Callable[[str, str], Any], arguments: dict[str, Any]) -> A
     return replace(settings, seeds=_numbers("--seeds", arguments["seeds"]))
 
 
-def _numbers(name: str, text: str) -> tuple[int, ...]:
+def _numbers(name: str, text: str, kind: type[Any] = int) -> tuple[Any, ...]:
     try:
-        return tuple(int(number) for number in text.split(","))
+        return tuple(kind(number) for number in text.split(","))
     except ValueError as error:
-        raise UsageError(f"{name} is {text!r}; give whole numbers with commas between them") from error
+        what = "whole numbers" if kind is int else "numbers"
+        raise UsageError(f"{name} is {text!r}; give {what} with commas between them") from error
 
 
 def _typed(command: str, arguments: dict[str, Any], of: bool = False) -> str:

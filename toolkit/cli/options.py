@@ -119,8 +119,12 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
-def memory_size(text: str | None) -> int | None:
+def memory_size(text: str | None, option: str = "--memory") -> int | None:
     """A size such as ``512M``, ``1.5G`` or ``2GiB`` in bytes; K, M, G and T are powers of 1024.
+
+    Args:
+        text: what was typed, or None.
+        option: that it was typed for.
 
     Raises:
         UsageError: not a size, or less than a byte.
@@ -130,7 +134,7 @@ def memory_size(text: str | None) -> int | None:
     found = _SIZE.fullmatch(text.strip())
     size = int(float(found[1]) * _UNITS[found[2].upper()]) if found else 0
     if size < 1:
-        raise UsageError(f"--memory is {text!r}; give a size such as 512M or 2G")
+        raise UsageError(f"{option} is {text!r}; give a size such as 512M or 2G")
     return size
 
 

@@ -17,6 +17,7 @@ from gascnn.toolkit.errors import DataError, UsageError
 if TYPE_CHECKING:
     from gascnn.toolkit.data import Dataset
     from gascnn.toolkit.pgsl.wire.serve import Address
+    from gascnn.toolkit.pgsl.wire.served import Served
 
 PORT = 8443
 
@@ -74,8 +75,10 @@ def keys(
               help="The server's part of 'keys': tokens, and certificates if there are some.")  # fmt: skip
 @click.option("--run", "run_folder", type=options.PATH, required=True, metavar="FOLDER",
               help="For the checkpoint; a run that is there goes on.")  # fmt: skip
-@click.option("--classes", type=int, required=True, metavar="N", help="Of the images.")
-@click.option("--image-shape", metavar="C,H,W", required=True, help="Of the images.")
+@click.option("--model", type=options.PATH, metavar="BUNDLE",
+              help="A trained network, of 'gascnn pgsl train'; it says its classes, images, options.")  # fmt: skip
+@click.option("--classes", type=int, metavar="N", help="Of the images; with --image-shape, for a new network.")
+@click.option("--image-shape", metavar="C,H,W", help="Of the images.")
 @click.option("--options", "options_file", type=options.PATH, metavar="FILE", help="JSON of split-learning options.")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="One of them, such as epochs=3.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
@@ -94,7 +97,9 @@ def keys(
 def serve(**arguments: Any) -> None:
     """Serve the network's larger part: train with the clients in turn, and classify what they send.
 
-    Stopped or killed, it goes on from the last whole turn when it is started again with the same options.
+    A new network takes --classes and --image-shape; a trained one is a bundle's (--model), and its clients are what
+    'gascnn export BUNDLE --target onnx' writes. Stopped or killed, it goes on from the last whole turn when it is
+    started again with the same options.
     """
     _serve(**arguments)
 
@@ -153,8 +158,9 @@ def _serve(
     *,
     keys_folder: Path,
     run_folder: Path,
-    classes: int,
-    image_shape: str,
+    model: Path | None,
+    classes: int | None,
+    image_shape: str | None,
     options_file: Path | None,
     settings: Sequence[str],
     turn_batches: int,
@@ -168,12 +174,8 @@ def _serve(
     if not lease > 0 or not rate > 0:
         raise UsageError("--lease and --rate must be above 0")
     where = _address(keys_folder, **address)
-    shape = options.shape(image_shape)
-    if shape is None or len(shape) != 3 or shape[1] != shape[2]:
-        raise UsageError(f"--image-shape is {image_shape!r}; give channels and two equal sides, such as 1,28,28")
-    chosen = split_options(options_file, settings)
+    network = _served(model, classes, image_shape, options_file, settings)
 
-    from gascnn.toolkit.pgsl.train import make_server
     from gascnn.toolkit.pgsl.wire import serve as serving
     from gascnn.toolkit.pgsl.wire.app import default_limits, make_app
     from gascnn.toolkit.pgsl.wire.coordinator import Coordinator
@@ -183,14 +185,14 @@ def _serve(
 
     callers = Callers.read(keys_folder / TOKENS_FILE)
     _set_threads(threads)
-    server = make_server(classes, shape[1], chosen)
     agreed = {"order": list(callers.trainers), "turn_batches": turn_batches}
-    store = RunStore(run_folder, chosen.to_dict(), {"classes": classes, "image_shape": list(shape)}, agreed)
+    store = RunStore(run_folder, network.server.options.to_dict(), network.described, agreed)
+    network.begin(store)
     coordinator = Coordinator(
-        server, shape[0], callers.trainers, store, turn_batches=turn_batches, lease_s=lease
+        network.server, network.channels, callers.trainers, store, turn_batches=turn_batches, lease_s=lease
     )  # fmt: skip
     limits = replace(default_limits(coordinator), requests_per_s=rate, burst=max(1, int(2 * rate)))
-    size = options.memory_size(max_body)
+    size = options.memory_size(max_body, "--max-body")
     if size is not None:
         limits = replace(limits, body_bytes=size, pending_bytes=max(limits.pending_bytes, size))
     made = serving.make_server(make_app(coordinator, callers, limits), where)
@@ -199,6 +201,33 @@ def _serve(
     progress = coordinator.progress
     say(f"step {progress.steps}, turn {progress.turns}; bodies up to {limits.body_bytes} bytes")
     serving.run(made)
+
+
+def _served(
+    model: Path | None,
+    classes: int | None,
+    image_shape: str | None,
+    options_file: Path | None,
+    settings: Sequence[str],
+) -> Served:
+    """What is served: a bundle's network, or a new one."""
+    if model is not None:
+        if classes is not None or image_shape is not None or options_file is not None or settings:
+            raise UsageError(
+                "--model says classes, images and options; leave --classes, --image-shape, --options and --set out"
+            )
+        from gascnn.toolkit.pgsl.wire.served import of_bundle
+
+        return of_bundle(model)
+    shape = options.shape(image_shape)
+    if classes is None or shape is None:
+        raise UsageError("a new network needs --classes and --image-shape; a trained one is named with --model")
+    if len(shape) != 3 or shape[1] != shape[2]:
+        raise UsageError(f"--image-shape is {image_shape!r}; give channels and two equal sides, such as 1,28,28")
+    chosen = split_options(options_file, settings)
+    from gascnn.toolkit.pgsl.wire.served import new_network
+
+    return new_network(classes, (shape[0], shape[1], shape[2]), chosen)
 
 
 def _address(

@@ -77,7 +77,7 @@ def gray_square(content: bytes, size: int, name: str) -> npt.NDArray[np.uint8]:
     Raises:
         DataError: undecodable; gives ``name``.
     """
-    pillow = require("PIL.Image", "Pillow", "train")
+    pillow = require("PIL.Image", "Pillow", "pictures")
     try:
         with quiet_decoders(), pillow.open(io.BytesIO(content), formats=("JPEG", "PNG", "PPM")) as image:
             return np.array(image.convert("L").resize((size, size), pillow.Resampling.BOX))

@@ -56,7 +56,7 @@ def frame_from_rgb(rgb: npt.NDArray[np.uint8]) -> Frame:
 
 def luma(rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """ITU-R 601-2 luma, L = 0.299 R + 0.587 G + 0.114 B, as Pillow rounds it; (H, W, 3) to (H, W) uint8."""
-    image = require("PIL.Image", "Pillow", "train")
+    image = require("PIL.Image", "Pillow", "pictures")
     return np.array(image.fromarray(rgb).convert("L"))
 
 
@@ -143,7 +143,7 @@ def resize(image: npt.NDArray[np.uint8], height: int, width: int) -> npt.NDArray
     """
     if image.shape[:2] == (height, width):
         return image
-    pillow = require("PIL.Image", "Pillow", "train")
+    pillow = require("PIL.Image", "Pillow", "pictures")
     box, bilinear = pillow.Resampling.BOX, pillow.Resampling.BILINEAR
     across = box if width <= image.shape[1] else bilinear
     down = box if height <= image.shape[0] else bilinear

@@ -30,7 +30,7 @@ def read_raster(content: bytes) -> list[Frame]:
         DataError: NaN pixels, or more pixels than Pillow's limit.
         Exception: whatever Pillow raises for a damaged or truncated file.
     """
-    pillow = require("PIL.Image", "Pillow", "train")
+    pillow = require("PIL.Image", "Pillow", "pictures")
     with pillow.open(io.BytesIO(content), formats=FORMATS) as image:
         _check_size(image, pillow.MAX_IMAGE_PIXELS)
         pages = image.n_frames if image.format == "TIFF" else 1
@@ -49,7 +49,7 @@ def _check_size(image: Any, limit: int | None) -> None:
 
 
 def _frame(image: Any) -> Frame:
-    image = require("PIL.ImageOps", "Pillow", "train").exif_transpose(image)
+    image = require("PIL.ImageOps", "Pillow", "pictures").exif_transpose(image)
     if image.mode in _DEEP_MODES:
         return Frame(to_uint8(np.array(image)))
     if image.mode in _ALPHA_MODES or "transparency" in image.info:
@@ -60,5 +60,5 @@ def _frame(image: Any) -> Frame:
 
 
 def _over_black(image: Any) -> Any:
-    pillow = require("PIL.Image", "Pillow", "train")
+    pillow = require("PIL.Image", "Pillow", "pictures")
     return pillow.alpha_composite(pillow.new("RGBA", image.size, (0, 0, 0, 255)), image).convert("RGB")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 
 import numpy as np
 import pytest
@@ -10,11 +11,13 @@ import pytest
 from gascnn.benchmarks.pgsl.mu import flip_pixels
 from gascnn.toolkit.cli import bench_pgsl
 from gascnn.toolkit.data import load_dataset
+from gascnn.toolkit.pgsl.recovery import robust_pca
 
 
 def test_figure_3_is_written_and_drawn(gascnn, tmp_path):
     result = gascnn("bench", "pgsl", "mu", "--data", "digits", "--limit", "12", "--pixels", "2", "--seed", "3",
-                    "--json", tmp_path / "mu.json", "--plot", tmp_path / "mu.svg")  # fmt: skip
+                    "--json", tmp_path / "mu.json", "--plot", tmp_path / "mu.svg", "--sparsity", "1.5",
+                    "--markdown", tmp_path / "mu.md")  # fmt: skip
 
     assert result.status == 0, result.err
     report = json.loads((tmp_path / "mu.json").read_text())
@@ -28,6 +31,17 @@ def test_figure_3_is_written_and_drawn(gascnn, tmp_path):
         assert curve["best_mu"] == curve["mu"][int(np.argmin(curve["mse"]))]
     assert (tmp_path / "mu.svg").read_text().startswith("<?xml")
     assert "D - E, mu in ||D||_2" in result.out
+    relative = report["curves"]["D - E, mu in ||D||_2"]
+    found = robust_pca(flip_pixels(images, 2, seed=3), mu=0.55, sparsity=1.5 / 8**0.5)
+    error = float(((found.recovered - images).double() ** 2).mean())
+    assert relative["mse"][relative["mu"].index(0.55)] == pytest.approx(error, rel=1e-6)
+    page = (tmp_path / "mu.md").read_text().splitlines()
+    row = next(line for line in page if line.startswith("| D - E, mu in \\|\\|D"))
+    assert f"| **{min(relative['mse']):.3g}** |" in row
+    typed = shlex.split(page[-1].strip("`"))[1:]
+    again = gascnn(*typed, "--json", tmp_path / "again.json")
+    assert again.status == 0, again.err
+    assert json.loads((tmp_path / "again.json").read_text())["curves"] == report["curves"]
 
 
 @pytest.mark.parametrize(
@@ -37,6 +51,8 @@ def test_figure_3_is_written_and_drawn(gascnn, tmp_path):
         (("reconstruction", "--data", "mnist", "--seeds", "0,x"), "--seeds is '0,x'; give whole numbers"),
         (("strength", "--data", "mnist", "--seeds", "1,1"), "seeds are (1, 1); different whole numbers"),
         (("strength", "--data", "mnist", "--of", "reconstruction", "--pixels", ""), "--pixels is ''"),
+        (("strength", "--data", "mnist", "--of", "reconstruction", "--bounds", "0.1"), "--bounds is for --of accuracy"),
+        (("recognition", "--data", "mnist", "--reconstructed", "0"), "images to reconstruct are 0"),
         (("mu", "--data", "digits", "--attack", "jsma", "--pixels", "65"), "--pixels: pixels is 65"),
         (("mu", "--data", "digits", "--plot", "mu.jpg"), "mu.jpg is not a picture"),
         (("client", "--rounds", "1"), "1 rounds are too few"),

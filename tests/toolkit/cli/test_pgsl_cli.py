@@ -151,6 +151,16 @@ def test_a_shape_that_cannot_be(gascnn, keys):
     assert "image_size is 9" in serve(gascnn, keys, shape="1,9,9").error
 
 
+def test_a_bundle_says_what_it_is(gascnn, keys, tmp_path):
+    common = ("pgsl", "serve", "--keys", keys / "server", "--run", tmp_path / "run")
+    assert "needs --classes and --image-shape" in gascnn(*common).error
+    assert "needs --classes and --image-shape" in gascnn(*common, "--classes", 10).error
+    for more in (("--classes", 10), ("--image-shape", "1,8,8"), ("--set", "width=8")):
+        assert "leave --classes, --image-shape" in gascnn(*common, "--model", tmp_path, *more).error
+    assert str(tmp_path / "none") in gascnn(*common, "--model", tmp_path / "none").error
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_taken_port(gascnn, keys, port):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", port))

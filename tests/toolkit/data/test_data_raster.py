@@ -185,5 +185,5 @@ def test_a_name_with_control_characters_stays_on_one_line(tmp_path):
 def test_without_pillow_the_remedy_is_named(tmp_path, monkeypatch):
     path = saved(tmp_path / "a.png", Image.fromarray(GRAY))
     monkeypatch.setitem(__import__("sys").modules, "PIL.Image", None)
-    with pytest.raises(DataError, match=r"Pillow is not installed .* pip install 'gascnn\[train\]'"):
+    with pytest.raises(DataError, match=r"Pillow is not installed .* pip install 'gascnn\[pictures\]'"):
         read_image(path)
