@@ -11,7 +11,7 @@ PORTIONS := models toolkit exporters hardware benchmarks
 # Pinned versions are those the tests ran with; PyPI's torch is the same release with CUDA.
 PIP_FLAGS := --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: setup peers demo test fidelity fidelity-speed lint typing clean
+.PHONY: setup browser peers demo test fidelity fidelity-speed lint typing clean
 .DEFAULT_GOAL := setup
 
 setup: $(VENV)/.ready
@@ -33,8 +33,15 @@ $(PEERS)/.ready: benchmarks/peers/requirements.txt
 demo: setup
 	$(BIN)/gascnn demo
 
-test: setup
+test: setup browser
 	$(BIN)/python -m pytest
+
+# The report's page is opened in a real Chromium. Where none is installed, Debian's and Ubuntu's package is.
+browser:
+	@{ command -v chromium || command -v chromium-browser || command -v google-chrome; } >/dev/null || { \
+	  run=$$(test "$$(id -u)" = 0 || echo sudo -n); \
+	  $$run apt-get update -qq && $$run apt-get install -y -qq --no-install-recommends chromium >/dev/null; \
+	} || { echo "the report's tests need Chromium; install chromium or google-chrome and run make test again"; exit 1; }
 
 # Random networks in the real Lava against the simulator; FIDELITY_FIRST=seed FIDELITY_NETWORKS=1 runs one again.
 fidelity: setup

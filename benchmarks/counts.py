@@ -177,7 +177,7 @@ def count_operations(
         raise UsageError(f"{images} images of {steps} steps; both must be at least 1")
     sent = [np.asarray(total, dtype=np.int64) for total in (input_totals, *totals)]
     _check_totals(network, sent)
-    kinds = [_input_masks(network), *(_masks(layer.segments, layer.shape) for layer in network.layers)]
+    kinds = [input_kinds(network), *(channel_kinds(layer.segments, layer.shape[0]) for layer in network.layers)]
     ways: list[Way] = []
     for k, layer in enumerate(network.layers):
         pixels = k == 0 and network.input_bits > 0 and network.input.neuron is None
@@ -258,8 +258,8 @@ def _ways(
     index: int,
     layer: SynapticLayer,
     sent: Integers,
-    sources: dict[str, Mask],
-    targets: dict[str, Mask],
+    sources: dict[SourceKind, Mask],
+    targets: dict[SourceKind, Mask],
     graded: bool,
 ) -> list[Way]:
     """Ways from what comes in."""
@@ -273,13 +273,11 @@ def _ways(
                 continue
             operations = int((sent[mask] * reach[mask]).sum())
             spikes = int(sent[mask].sum())
-            ways.append(
-                Way(index, source, target, graded, synapses, int(stored[mask].sum()), spikes, operations)  # type: ignore[arg-type]
-            )
+            ways.append(Way(index, source, target, graded, synapses, int(stored[mask].sum()), spikes, operations))
     return ways
 
 
-def _own_ways(index: int, layer: SynapticLayer, sent: Integers, kinds: dict[str, Mask]) -> list[Way]:
+def _own_ways(index: int, layer: SynapticLayer, sent: Integers, kinds: dict[SourceKind, Mask]) -> list[Way]:
     """Ways from a layer's neurons back into it: self-inhibition and recurrent synapses."""
     ways = []
     recurrent = layer.weight_rec if isinstance(layer, DenseLayer) else None
@@ -298,16 +296,16 @@ def _own_ways(index: int, layer: SynapticLayer, sent: Integers, kinds: dict[str,
     return ways
 
 
-def _masks(segments: Sequence[Segment], shape: Sequence[int]) -> dict[str, Mask]:
-    """Channels by kind; where a file does not say, all of them compute."""
-    masks: dict[str, Mask] = {}
-    for segment in segments:
-        mask = masks.setdefault(segment.kind, np.zeros(shape[0], dtype=bool))
-        mask[segment.start : segment.stop] = True
-    return masks or {"population": np.ones(shape[0], dtype=bool)}
+def channel_kinds(segments: Sequence[Segment], channels: int) -> dict[SourceKind, Mask]:
+    """Channels by what they are for; where a file does not say, all of them compute."""
+    found: dict[SourceKind, Mask] = {}
+    for segment in segments or [Segment("population", "", 0, channels)]:
+        found.setdefault(segment.kind, np.zeros(channels, dtype=np.bool_))[segment.start : segment.stop] = True
+    return found
 
 
-def _input_masks(network: NetxNetwork) -> dict[str, Mask]:
+def input_kinds(network: NetxNetwork) -> dict[SourceKind, Mask]:
+    """The input's channels: ``input``, and ``always-on`` where the host adds planes."""
     planes = np.arange(network.input_shape[0]) >= network.input_shape[0] - network.constant_channels
     return {"input": ~planes, "always-on": planes} if planes.any() else {"input": ~planes}
 
@@ -355,7 +353,8 @@ def own_synapses(network: NetxNetwork) -> int:
     """
     total = 0
     for k, layer in enumerate(network.layers):
-        sources = _input_masks(network) if k == 0 else _masks(network.layers[k - 1].segments, network.input_of(k))
-        reach = fan_out(layer, network.input_of(k), _masks(layer.segments, layer.shape).get("population"))
+        before = network.layers[k - 1] if k else None
+        sources = input_kinds(network) if before is None else channel_kinds(before.segments, before.shape[0])
+        reach = fan_out(layer, network.input_of(k), channel_kinds(layer.segments, layer.shape[0]).get("population"))
         total += sum(int(reach[mask].sum()) for kind, mask in sources.items() if kind != "always-on")
     return total

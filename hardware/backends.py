@@ -15,7 +15,7 @@ import numpy.typing as npt
 from gascnn.exporters.netx import read_netx, recorded_digest
 from gascnn.hardware.result import RunResult, concatenate
 from gascnn.toolkit.coding import encode_for
-from gascnn.toolkit.errors import BackendError, DataError, UsageError
+from gascnn.toolkit.errors import DataError, UsageError
 from gascnn.toolkit.files import sha256_file
 from gascnn.toolkit.lowering.network import NetxNetwork
 
@@ -118,10 +118,18 @@ def run_spikes(
             input_bits=file.network.input_bits,
         )
     if backend == "loihi":
-        from gascnn.hardware.loihi import require_loihi
+        from gascnn.hardware import loihi
 
-        require_loihi()
-        raise BackendError("Lava's Loihi extension is there, but running on the chip is not part of this version")
+        return loihi.run(
+            file.path,
+            spikes,
+            steps=steps,
+            record=record,
+            read="layers",
+            progress=progress,
+            input_shape=file.network.input_shape,
+            input_bits=file.network.input_bits,
+        )
     raise UsageError(f"unknown backend {backend!r}; known: {', '.join(BACKENDS)}")
 
 

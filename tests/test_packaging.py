@@ -14,12 +14,19 @@ import numpy as np
 import pytest
 import torch
 
+from gascnn.benchmarks.board.pack import pack
 from gascnn.benchmarks.pgsl.edge_footprint import MOST_INSTALLED_BYTES, installed_size
+from gascnn.exporters.netx import write_netx
 from gascnn.exporters.onnx.pgsl import export_pgsl_client
+from gascnn.models.resnet import resnet
+from gascnn.toolkit.bundle import save_bundle
+from gascnn.toolkit.lowering.deployment import Deployment
+from gascnn.toolkit.lowering.network import CubaNeuron, DenseLayer, InputLayer, NetxNetwork
 from gascnn.toolkit.pgsl.bundle import SplitNetwork, new_parts, save_network
 from gascnn.toolkit.pgsl.options import LocalOptions, PgslOptions
 from gascnn.toolkit.pgsl.split import train_step
 from gascnn.toolkit.pgsl.train import answers
+from gascnn.toolkit.training.bundles import to_bundle
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -226,4 +233,33 @@ def test_edge_extra_classifies_with_a_split_network(edge: Path, tmp_path: Path) 
     assert expected.std(axis=0).max() > 0.05
     imported = {name.split(".")[0] for name in re.findall(r"(?m)^import time: .*\| +(\S+)$", done.stderr)}
     assert {"gascnn", "numpy", "onnxruntime", "httpx"} <= imported
+    assert not imported & HEAVY
+
+
+@pytest.mark.slow
+def test_edge_extra_measures_a_folder_for_boards(edge: Path, tmp_path: Path) -> None:
+    """What was packed here with torch answers the same there, spike for spike, in onnxruntime and plain numpy."""
+    torch.manual_seed(0)
+    ann = resnet(classes=3, blocks=(1,), width=4, image_size=8).eval()
+    save_bundle(to_bundle(ann, "abc", (1, 8, 8)), tmp_path / "ann")
+    random = np.random.default_rng(0)
+    layer = DenseLayer((3,), 2 * random.integers(-60, 60, (3, 64)), CubaNeuron(np.array(90)))
+    record = Deployment((1, 8, 8), ("a", "b", "c"), 6)
+    write_netx(NetxNetwork(InputLayer((1, 8, 8)), (layer,), deployment=record), tmp_path / "model.net")
+    images = random.integers(0, 256, (60, 1, 8, 8), dtype=np.uint8)
+    pack(tmp_path / "model.net", tmp_path / "ann", images[:20], np.arange(20) % 3, "abc", tmp_path / "pack",
+         calibration=images[20:])  # fmt: skip
+    done = subprocess.run(
+        [edge, "-X", "importtime", tmp_path / "pack" / "run.py", "-o", "result.json", "--meter", "none"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "result.json").read_text())
+    found = {row["name"]: row["comparison"] for row in result["contenders"]}
+    assert {name: row["images"] for name, row in found.items()} == {"ann-fp32": 20, "ann-int8": 20, "snn": 20}
+    assert found["snn"]["bit_equal"]
+    assert result["agrees"]
+    assert result["settings"]["simulator_method"] == "plain"
+    imported = {name.split(".")[0] for name in re.findall(r"(?m)^import time: .*\| +(\S+)$", done.stderr)}
+    assert {"gascnn", "numpy", "onnxruntime", "h5py"} <= imported
     assert not imported & HEAVY

@@ -26,8 +26,8 @@ from gascnn.benchmarks.pgsl.seed_networks import Progress, SeedNetworks, SplitNe
 from gascnn.benchmarks.pgsl.training import EVALUATION_BATCH, Recipe
 from gascnn.models.pgsl import downsample, weighted_scores
 from gascnn.toolkit.errors import UsageError
-from gascnn.toolkit.pgsl.evaluate import wilson_interval
 from gascnn.toolkit.training.batches import to_float
+from gascnn.toolkit.wilson import wilson_interval
 
 MEASUREMENT = "pgsl choices"
 

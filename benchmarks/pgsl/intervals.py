@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gascnn.toolkit.errors import DataError
-from gascnn.toolkit.pgsl.evaluate import wilson_interval
+from gascnn.toolkit.wilson import wilson_interval
 
 RESAMPLES, LEVEL = 2000, 0.95
 Floats = npt.NDArray[np.float64]

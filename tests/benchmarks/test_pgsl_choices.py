@@ -10,8 +10,8 @@ from gascnn.benchmarks.pgsl.presets import Settings, choices_preset
 from gascnn.benchmarks.pgsl.seed_networks import SeedNetworks
 from gascnn.models.pgsl import downsample
 from gascnn.toolkit.errors import UsageError
-from gascnn.toolkit.pgsl.evaluate import wilson_interval
 from gascnn.toolkit.pgsl.options import LocalOptions, PgslOptions
+from gascnn.toolkit.wilson import wilson_interval
 
 TINY = Settings(
     "digits",

@@ -20,8 +20,8 @@ from gascnn.benchmarks.pgsl.reconstructors import ReconstructorSettings
 from gascnn.benchmarks.pgsl.strength import Strength
 from gascnn.benchmarks.pgsl.training import Recipe
 from gascnn.toolkit.errors import DataError, FormatError, UsageError
-from gascnn.toolkit.pgsl.evaluate import wilson_interval
 from gascnn.toolkit.pgsl.options import LocalOptions, PgslOptions
+from gascnn.toolkit.wilson import wilson_interval
 
 TINY = Settings(
     "digits",

@@ -29,7 +29,7 @@ COMMANDS = {
     "lava": "install Lava in an interpreter of its own, or show it",
     "doctor": "show versions, interpreters and backends",
     "bench": "measure deployed networks, side by side with their peers",
-    "demo": "train, convert, export, run in Lava and verify",
+    "demo": "train, convert, export, run in Lava, verify and report",
 }
 """Commands in the order of the help; the module of the same name holds each."""
 

@@ -7,6 +7,9 @@ import click
 from gascnn.toolkit.cli.lazy import LazyGroup
 
 MODULES = {
+    "run": ("bench_run", "report of a network beside its ANN: accuracy, spikes, energy, latency, the chip"),
+    "pack": ("bench_board", "make a folder that measures both networks on a board, without torch"),
+    "merge": ("bench_board", "put several boards' results into one report"),
     "simulator": ("bench_simulator", "measure the simulator against Lava, other frameworks and the ANN"),
     "profile": ("bench_profile", "show where the simulator's time goes"),
     "retention": ("bench_retention", "accuracy, work and energy of deployed networks against their ANN"),

@@ -1,4 +1,4 @@
-"""``gascnn demo``: the main job from images to spikes in Lava, each step by the command a user would type."""
+"""``gascnn demo``: the main job from images to spikes in Lava and a report, each step as a user would type it."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from gascnn.toolkit.cli.output import percent, save_json, say, table
 from gascnn.toolkit.errors import CheckFailed
 
 RESETS = ("zero", "subtract")
+REPORTED, REPORT_IMAGES = "subtract", 200
 
 
 @click.command("demo", short_help=COMMANDS["demo"])
@@ -40,8 +41,8 @@ def command(
 ) -> None:
     """Train a ResNet on real images, convert it to spikes, export it to NetX, run it in the real Lava and verify it.
 
-    Does so for both resets: zero, whose file stock NetX loads unchanged, and subtract, which loses least. Every step
-    prints the command that does it.
+    Does so for both resets: zero, whose file stock NetX loads unchanged, and subtract, which loses least. Ends with the
+    report of the latter beside the ANN: accuracy, energy, latency. Every step prints the command that does it.
     """
     options.positive("--verify-images", verify_images)
     options.positive("--steps", steps)
@@ -73,8 +74,15 @@ class _Demo:
             }  # fmt: skip
             if lava:
                 result[reset]["verify"] = self._command("verify", network, *self._data(), "--limit", images)
+        folder = self.folder / "report"
+        report = self._command(
+            "bench run", self.folder / f"{REPORTED}.net", "--baseline", self.folder / "ann", *self._data(), "--limit",
+            REPORT_IMAGES, "--latency-s", 10, "-o", folder,
+        )  # fmt: skip
+        result["report"] = {"folder": str(folder), "headline": report["headline"], "notes": report["notes"]}
         result["time_s"] = round(time.perf_counter() - started, 1)
         self._summary(result)
+        self._end(report, folder)
         return result
 
     def _data(self) -> list[str]:
@@ -107,10 +115,19 @@ class _Demo:
         words = [str(a) for a in arguments]
         say()
         say(f"$ gascnn {name} {shlex.join(words)}")
-        module = import_module(f"gascnn.toolkit.cli.{name}")
+        module = import_module(f"gascnn.toolkit.cli.{name.replace(' ', '_')}")
         with module.command.make_context(f"gascnn {name}", words) as context:
             result: dict[str, Any] = module.execute(**context.params)
         return result
+
+    def _end(self, report: dict[str, Any], folder: Path) -> None:
+        """The last lines: where the report is, and the three figures that matter."""
+        from gascnn.benchmarks.report.summary import headline
+        from gascnn.toolkit.cli.bench_run import PAGE_FILE
+
+        say(f"report of reset {REPORTED} beside the ANN, for any browser: {folder / PAGE_FILE}")
+        for line in headline(report):
+            say(line)
 
     def _summary(self, result: dict[str, Any]) -> None:
         say()

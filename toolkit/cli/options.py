@@ -149,6 +149,18 @@ def positive(name: str, value: int | None) -> int | None:
     return value
 
 
+def whole_numbers(name: str, text: str) -> tuple[int, ...]:
+    """``4,8,16`` as numbers.
+
+    Raises:
+        UsageError: names the option.
+    """
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise UsageError(f"{name} is {text!r}; give whole numbers with commas between them, such as 4,8,16") from error
+
+
 def shape(text: str | None) -> tuple[int, ...] | None:
     """``C,H,W`` as numbers.
 

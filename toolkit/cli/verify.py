@@ -114,10 +114,11 @@ def _in_lava(
     progress: Callable[[float], None],
 ) -> CheckedRun:
     from gascnn.hardware.backends import run_spikes
-    from gascnn.hardware.lava.checked import run_checked
+    from gascnn.hardware.lava.checked import CheckedRun, run_checked
 
     if backend == "loihi":
-        run_spikes(file, spikes, backend=backend)  # says what is missing
+        found = run_spikes(file, spikes, backend=backend, steps=steps, record="spikes", progress=progress)
+        return CheckedRun(found, len(spikes), 0)
     return run_checked(file, spikes, steps=steps, stock=backend == "lava-stock", stock_models=stock, progress=progress)
 
 

@@ -6,9 +6,7 @@ sends. So what 8 bits on the board cost is measured where it matters, in the ser
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -16,12 +14,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from gascnn.toolkit.errors import DataError, UsageError
+from gascnn.toolkit.errors import DataError
 from gascnn.toolkit.pgsl.split import Answer, SplitClient, SplitServer, Upload
 from gascnn.toolkit.pgsl.train import EVALUATION_BATCH
 from gascnn.toolkit.training.batches import to_float
-
-LEVEL = 0.95
+from gascnn.toolkit.wilson import wilson_interval
 
 Activations = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
 """A client: images (n, C, size, size) uint8 to activations (n, width, size/2, size/2)."""
@@ -102,23 +99,3 @@ def agreement(first: Answer, second: Answer, labels: npt.NDArray[np.int64]) -> d
         }
         for name, classes in decisions(first).items()
     }
-
-
-def wilson_interval(right: int, count: int, level: float = LEVEL) -> tuple[float, float]:
-    """The interval of a share, from E. B. Wilson (J. American Statistical Association, 1927), no continuity correction.
-
-    With p = right / count and z the normal quantile of (1 + level) / 2::
-
-        (p + z²/2n -+ z sqrt(p (1 - p)/n + z²/4n²)) / (1 + z²/n)
-
-    Raises:
-        UsageError: no images, more right than there are, or a level not within 0..1.
-    """
-    if count < 1 or not 0 <= right <= count or not 0 < level < 1:
-        raise UsageError(f"{right} of {count} at level {level}; give 0 to count of at least 1, and a level within 0..1")
-    share, z = right / count, NormalDist().inv_cdf((1 + level) / 2)
-    middle = share + z**2 / (2 * count)
-    half = z * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
-    scale = 1 + z**2 / count
-    # All wrong and all right end at 0 and 1 but for rounding.
-    return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)

@@ -67,9 +67,13 @@ def _run_images(run: Run, folder: Path, emit: Events) -> None:
             report = _Graphs(run, folder, emit).run_fast()
         except models.Unsupported as reason:
             why_stock = str(reason)
-            _forget()
+            forget()
     if run["models"] == "stock" or why_stock is not None:
         report = _Graphs(run, folder, emit).run_stock()
+    if run["models"] == "loihi":
+        from gascnn.hardware.lava.worker.loihi import ChipRun
+
+        report = ChipRun(run, folder, emit).run()
     np.save(folder / run["membrane"], np.array(report.pop("membrane"), dtype=np.int64), allow_pickle=False)
     (folder / run["report"]).write_text(json.dumps({**report, "why_stock": why_stock}), encoding="utf-8")
 
@@ -132,7 +136,7 @@ class _Graphs:
         watch.end()
         _take_down(source.runtime)
         del graph, source, watch
-        _forget()
+        forget()
         self._start_s += time.perf_counter() - started
 
     def _run_through(self, source: Any, graph: Graph, first: int, images: int) -> None:
@@ -205,7 +209,7 @@ def _take_down(runtime: Any) -> None:
         traceback.print_exc()
 
 
-def _forget() -> None:
+def forget() -> None:
     """Free a graph that was taken down: Lava remembers every process and variable, and adds a log handler for each."""
     ProcessServer().reset_server()
     VarServer().reset_server()

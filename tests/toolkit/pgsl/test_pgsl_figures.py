@@ -8,10 +8,11 @@ import torch
 from scipy.stats import binomtest
 
 from gascnn.toolkit.errors import DataError, UsageError
-from gascnn.toolkit.pgsl.evaluate import agreement, answers_to, decisions, figures, wilson_interval
+from gascnn.toolkit.pgsl.evaluate import agreement, answers_to, decisions, figures
 from gascnn.toolkit.pgsl.options import PgslOptions
 from gascnn.toolkit.pgsl.split import Answer, Upload
 from gascnn.toolkit.pgsl.train import make_server
+from gascnn.toolkit.wilson import wilson_interval
 
 
 @pytest.mark.parametrize(("right", "count"), [(0, 1), (1, 1), (0, 50), (50, 50), (43, 50), (4975, 5000)])

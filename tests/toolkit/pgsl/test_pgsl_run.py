@@ -12,13 +12,13 @@ import torch
 from gascnn.toolkit.data import Dataset, ImageSet
 from gascnn.toolkit.errors import FormatError, UsageError
 from gascnn.toolkit.pgsl.bundle import to_bundle
-from gascnn.toolkit.pgsl.evaluate import wilson_interval
 from gascnn.toolkit.pgsl.options import LocalOptions, PgslOptions
 from gascnn.toolkit.pgsl.presets import PRESETS, get_split_preset
 from gascnn.toolkit.pgsl.run import train_network
 from gascnn.toolkit.pgsl.train import accuracies, answers
 from gascnn.toolkit.training.checkpoint import LAST_FILE, load_checkpoint, save_checkpoint
 from gascnn.toolkit.training.progress import Silent
+from gascnn.toolkit.wilson import wilson_interval
 
 OPTIONS = PgslOptions(width=8, hidden=10, grid=2, pixels=3, recovery_iterations=4, epochs=3, batch_size=16, seed=5)
 LOCAL = LocalOptions(width=4, epochs=2, batch_size=16, seed=5)

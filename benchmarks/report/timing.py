@@ -1,0 +1,118 @@
+"""Latency of both networks in one race, and their energy where a meter can be read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from gascnn.benchmarks.latency.contender import Contender
+from gascnn.benchmarks.latency.contender import Unavailable as LeftOut
+from gascnn.benchmarks.latency.makers import (
+    ann_in_onnxruntime,
+    ann_in_torch,
+    snn_in_lava,
+    snn_in_simulator,
+    snn_on_loihi,
+)
+from gascnn.benchmarks.latency.race import race
+from gascnn.benchmarks.report.settings import ReportSettings
+from gascnn.benchmarks.report.sides import Baseline, Images, Labels
+from gascnn.hardware.backends import NetxFile
+from gascnn.hardware.power import Unavailable, detect_meters, measure_energy
+from gascnn.toolkit.errors import BackendError
+
+ROUNDS, CALLS = 12, 10
+BATCH_SIZES = (1, 16)
+
+METER_IDLE_S, METER_ROUNDS, METER_SECONDS = 2.0, 4, 2.0
+"""Of each contender; the power page says how to measure longer."""
+
+Begin = Callable[[str, int], Callable[[int], None]]
+
+
+def contenders(
+    file: NetxFile, baseline: Baseline, exported: Mapping[str, Path], settings: ReportSettings
+) -> list[Contender | LeftOut]:
+    """Who takes part, one thread each; those that cannot say why."""
+    found = [
+        ann_in_onnxruntime(exported["fp32"], "fp32"),
+        ann_in_onnxruntime(exported["int8"], "int8"),
+        ann_in_torch(baseline.bundle),
+        snn_in_simulator(file),
+    ]
+    if settings.lava_images:
+        found.append(snn_in_lava(file, images=settings.lava_images))
+    else:
+        title = "SNN in Lava on the processor"
+        found.append(LeftOut("lava", title, "not asked for; --lava-images N runs N images in it"))
+    return [*found, snn_on_loihi(file)]
+
+
+def measure_latency(
+    file: NetxFile,
+    baseline: Baseline,
+    exported: Mapping[str, Path],
+    images: Images,
+    labels: Labels,
+    settings: ReportSettings,
+    begin: Begin,
+) -> dict[str, Any]:
+    """The race of all contenders; see :func:`gascnn.benchmarks.latency.race.race`."""
+    return race(
+        contenders(file, baseline, exported, settings),
+        images,
+        labels=labels,
+        rounds=ROUNDS,
+        calls=CALLS,
+        batch_sizes=BATCH_SIZES,
+        limit_s=settings.latency_s,
+        progress=lambda text: _tell(begin, text),
+    )
+
+
+def measure_power(
+    file: NetxFile, exported: Mapping[str, Path], images: Images, settings: ReportSettings, begin: Begin
+) -> dict[str, Any]:
+    """Joules an image by every meter that can be read.
+
+    Returns:
+        ``measured``: one entry a meter and contender; ``unavailable``: meters that cannot be read, and why;
+        ``skipped``: whether they were not asked.
+    """
+    if not settings.meters:
+        return {"measured": [], "unavailable": [], "skipped": True}
+    meters, missing = detect_meters()
+    measured = []
+    parties = [ann_in_onnxruntime(exported["fp32"], "fp32"), ann_in_onnxruntime(exported["int8"], "int8"),
+               snn_in_simulator(file)] if meters else []  # fmt: skip
+    for meter in meters:
+        for party in parties:
+            if isinstance(party, LeftOut):
+                continue
+            begin(f"energy: {party.title} by {meter.name}", 1)
+            try:
+                found = measure_energy(
+                    meter, _work(party, images), idle_s=METER_IDLE_S, rounds=METER_ROUNDS, seconds=METER_SECONDS
+                )
+            except BackendError as error:  # minutes of other figures are not thrown away for it
+                missing.append(Unavailable(meter.name, f"{party.title}: {error}"))
+                break
+            measured.append({"contender": party.name, "title": party.title, **found.to_dict()})
+    return {"measured": measured, "unavailable": [vars(one) for one in missing], "skipped": False}
+
+
+def _work(party: Contender, images: Images) -> Callable[[], int]:
+    place = 0
+
+    def work() -> int:
+        nonlocal place
+        party.run(images[place : place + 1])
+        place = (place + 1) % len(images)
+        return 1
+
+    return work
+
+
+def _tell(begin: Begin, text: str) -> None:
+    begin(text, 1)
