@@ -20,7 +20,7 @@ def accuracy(right: int, images: int) -> dict[str, Any]:
 
 def short(value: float) -> str:
     """Three digits, and never an exponent above: 0.0813, 57.8, 1740."""
-    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    return f"{value:.0f}" if abs(value) >= 999.5 else f"{value:.3g}"
 
 
 def latency(seconds: Sequence[float]) -> dict[str, Any]:

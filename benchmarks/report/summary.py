@@ -109,7 +109,7 @@ def number(value: float | None) -> str:
     """Three digits, whole from 1000 on, or a dash."""
     if value is None:
         return "-"
-    return f"{value:,.0f}" if abs(value) >= _WHOLE else f"{value:.3g}"
+    return f"{value:,.0f}" if abs(value) >= _WHOLE - 0.5 else f"{value:.3g}"
 
 
 def _grid(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:

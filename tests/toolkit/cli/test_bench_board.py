@@ -84,7 +84,8 @@ def test_a_log_that_comes_later(results, tmp_path):
     for tenth in range(-20, 6000):
         time_s = begin + tenth / 10
         busy = any(one["busy"][0] - 0.5 <= time_s <= one["busy"][1] + 0.5 for one in rounds)
-        lines.append(f"{datetime.fromtimestamp(time_s, timezone.utc).isoformat()},{(5.0 if busy else 3.0) + tenth % 2 / 100:.2f}")
+        watts = (5.0 if busy else 3.0) + tenth % 2 / 100  # a meter of hundredths
+        lines.append(f"{datetime.fromtimestamp(time_s, timezone.utc).isoformat()},{watts:.2f}")
     (tmp_path / "log.csv").write_text("\n".join(lines) + "\n")
     merged = merge([tmp_path / "one.json"], logs={tmp_path / "one.json": tmp_path / "log.csv"})
     energy = merged["boards"][0]["contenders"][0]["energy"]
