@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import threading
 import time
 from dataclasses import dataclass, field
@@ -19,7 +20,6 @@ from gascnn.toolkit.pgsl.wire.client import Key, WireClient
 from gascnn.toolkit.pgsl.wire.coordinator import Coordinator
 from gascnn.toolkit.pgsl.wire.limits import Caller, Callers, token_sha256
 from gascnn.toolkit.pgsl.wire.store import RunStore
-from gascnn.toolkit.training.checkpoint import weights_sha256
 
 CLASSES, SIZE = 3, 12
 OPTIONS = PgslOptions(
@@ -49,7 +49,11 @@ class Running:
         return httpx.post(f"{self.url}/v1/{kind}", content=body, headers=sent, timeout=20)
 
     def digest(self) -> str:
-        return weights_sha256(self.coordinator.server.model)
+        """Of weights, batch-norm statistics and Adam's moments."""
+        found = hashlib.sha256()
+        for name, value in sorted(self.coordinator.server.state()[0].items()):
+            found.update(name.encode() + value.numpy().tobytes())
+        return found.hexdigest()
 
     def stop(self) -> None:
         self.server.should_exit = True

@@ -111,6 +111,47 @@ def test_a_bad_body_gets_one_sentence_and_changes_nothing(pgsl_server, name):
         assert running.digest() != before
 
 
+def query(activations):
+    return encode(Message("query", {}, {"activations": activations}))
+
+
+QUERIES = {
+    "NaN": (lambda: query(with_nan()), 422, "hold NaN"),
+    "wrong shape": (lambda: query(np.zeros((6, 8, 5, 6), np.float32)), 422, r"\(6, 8, 5, 6\)"),
+    "wrong type": (lambda: query(np.zeros((6, 8, 6, 6), np.float64)), 400, "expected F32"),
+    "truncated": (lambda: query(np.zeros((6, 8, 6, 6), np.float32))[:-1], 400, "cut short"),
+    "old version": (lambda: rewritten(query(np.zeros((6, 8, 6, 6), np.float32)), old), 400, "protocol version 0"),
+}
+
+
+@pytest.mark.parametrize("name", QUERIES)
+def test_a_bad_query_gets_one_sentence(pgsl_server, name):
+    make, status, said = QUERIES[name]
+    running = pgsl_server()
+    before = running.digest()
+    refused(running.post("query", make(), token=TOKENS["cleo"]), status, said)
+    assert running.digest() == before
+    assert running.post("query", query(np.zeros((6, 8, 6, 6), np.float32)), token=TOKENS["cleo"]).status_code == 200
+
+
+@pytest.mark.parametrize("name", ["truncated", "old version", "NaN"])
+def test_a_bad_hand_over_ends_no_turn(pgsl_server, name):
+    running = pgsl_server()
+    with running.wire() as wire:
+        turn = wire.send(Message("turn"))
+        wire.send(batch(turn.values["grant"]))
+        before = running.digest()
+        state = {key: value.copy() for key, value in turn.tensors.items()}
+        if name == "NaN":
+            next(value for value in state.values() if value.dtype == np.float32).flat[0] = np.nan
+        values = {"grant": turn.values["grant"], "batches": 1, "done": True}
+        body = encode(Message("hand-over", values, state))
+        body = {"truncated": body[:-1], "old version": rewritten(body, old), "NaN": body}[name]
+        refused(running.post("hand-over", body), 422 if name == "NaN" else 400, "cut short|version 0|finite|NaN")
+        assert running.digest() == before
+        assert running.coordinator.progress.turns == 0
+
+
 def refused(response, status, said):
     assert response.status_code == status, response.text
     answer = response.json()
