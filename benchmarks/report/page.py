@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gascnn.benchmarks.report import charts
-from gascnn.benchmarks.report.summary import number, times
+from gascnn.benchmarks.report.summary import number, points, times
 from gascnn.benchmarks.report.template import Section, fill, table
 from gascnn.toolkit.files import atomic_path
 
@@ -68,8 +68,7 @@ def _summary(report: dict[str, Any]) -> str:
 
 def _headline(report: dict[str, Any]) -> list[dict[str, str]]:
     found = report["headline"]
-    below, spread, latency = found["accuracy"]["below"], found["energy"]["range"]["ann"], found["latency"]
-    low, high = below["interval"]
+    spread, latency = found["energy"]["range"]["ann"], found["latency"]
     ratio = found["energy"]["ratio"]
     span = (
         ""
@@ -83,8 +82,7 @@ def _headline(report: dict[str, Any]) -> list[dict[str, str]]:
         {
             "name": "Accuracy",
             "value": f"{100 * found['accuracy']['snn']:.2f} %",
-            "more": f"ANN {100 * found['accuracy']['ann']:.2f} %; {100 * below['value']:.2f} points below "
-            f"(95 %: {100 * low:.2f} to {100 * high:.2f})",
+            "more": f"ANN {100 * found['accuracy']['ann']:.2f} %; {points(found['accuracy']['below'])}",
         },
         {
             "name": "Energy",

@@ -32,11 +32,10 @@ def headline(report: dict[str, Any]) -> list[str]:
     """Accuracy, energy, latency: a line each."""
     found = report["headline"]
     accuracy, energy, latency = found["accuracy"], found["energy"], found["latency"]
-    below, spread = accuracy["below"], energy["range"]["ann"]
-    low, high = below["interval"]
+    spread = energy["range"]["ann"]
     lines = [
         f"accuracy: {_percent(accuracy['snn'])} of the SNN, {_percent(accuracy['ann'])} of the ANN "
-        f"({_POINT * below['value']:.2f} points below, 95 %: {_POINT * low:.2f} to {_POINT * high:.2f})"
+        f"({points(accuracy['below'])})"
     ]
     if energy["ratio"] is None:
         lines.append("energy: no comparison under the paper's table")
@@ -50,6 +49,14 @@ def headline(report: dict[str, Any]) -> list[str]:
     snn, ann = latency["snn_p50_s"], latency["ann_p50_s"]
     lines.append(f"latency here: SNN in the simulator {_ms(snn)}, ANN in onnxruntime {_ms(ann)}, median of one image")
     return lines
+
+
+def points(below: dict[str, Any]) -> str:
+    """How far below or above the ANN, with the interval in the same direction."""
+    sign = -1 if below["value"] < 0 else 1
+    low, high = sorted(_POINT * sign * end for end in below["interval"])
+    where = "above" if sign < 0 else "below"
+    return f"{_POINT * abs(below['value']):.2f} points {where}, 95 %: {low:.2f} to {high:.2f}"
 
 
 def times(ratio: float) -> str:

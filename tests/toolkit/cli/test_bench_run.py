@@ -15,6 +15,7 @@ import torch
 from gascnn.benchmarks.report import charts, measure, timing
 from gascnn.benchmarks.report.document import check, read_report
 from gascnn.benchmarks.report.page import render
+from gascnn.benchmarks.report.summary import number, points
 from gascnn.exporters.netx import read_netx, write_netx
 from gascnn.hardware.backends import open_netx, run_images
 from gascnn.models.resnet import resnet
@@ -125,6 +126,12 @@ def test_what_is_shown_ends_with_the_three_figures(made):
     names = {one["name"] for one in report["latency"]["contenders"]}
     assert names == {"onnxruntime-fp32", "onnxruntime-int8", "torch", "simulator"}
     assert {one["name"] for one in report["latency"]["left_out"]} == {"lava", "loihi"}
+
+
+def test_above_is_not_minus_below():
+    assert points({"value": 0.015, "interval": [-0.01, 0.04]}) == "1.50 points below, 95 %: -1.00 to 4.00"
+    assert points({"value": -0.015, "interval": [-0.045, 0.01]}) == "1.50 points above, 95 %: -1.00 to 4.50"
+    assert (number(999.7), number(0.012345), number(12345.6), number(None)) == ("1,000", "0.0123", "12,346", "-")
 
 
 def test_the_page_in_a_browser(made, browser, tmp_path):
