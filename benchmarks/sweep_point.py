@@ -84,7 +84,7 @@ def measure_point(
     for name in PARTS:
         point[name] = run_part(network, simulator, parts[name], steps, skip, settings, macs, _shifted(told, before))
         before += len(parts[name].images)
-    point["latency_s"] = _latency_s(network, simulator, parts["val"].images[:_LATENCY_IMAGES], steps, settings)
+    point["latency_s"] = latency_s(network, simulator, parts["val"].images, steps, settings.seed)
     return point
 
 
@@ -146,13 +146,13 @@ def run_part(
     }
 
 
-def _latency_s(
-    network: NetxNetwork, simulator: Simulator, images: npt.NDArray[np.uint8], steps: int, settings: Settings
+def latency_s(
+    network: NetxNetwork, simulator: Simulator, images: npt.NDArray[np.uint8], steps: int, seed: int | None
 ) -> float:
-    """Median time from an image's spikes to its answer, one image at a time."""
+    """Median time from an image's spikes to its answer, one image at a time, of the first few."""
     spent = []
-    for index in range(len(images)):
-        fed = encode_for(network, images[index : index + 1], steps=steps, seed=settings.seed, first=index)
+    for index in range(min(len(images), _LATENCY_IMAGES)):
+        fed = encode_for(network, images[index : index + 1], steps=steps, seed=seed, first=index)
         if not index:
             simulator.run(fed)  # the first one compiles
         began = time.perf_counter()

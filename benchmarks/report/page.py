@@ -255,6 +255,9 @@ def _curve(report: dict[str, Any]) -> Section | None:
         )
         pictures.append(_chart(line, "Accuracy against T: the same integers, run with each T"))
         energy = {"SNN": (steps, [point["snn_pj"] / 1000 for point in points])}
+        alone = {"SNN": (steps, [1000 * point["latency_s"] for point in points])}
+        drawn = charts.lines(alone, "T", "ms an image, simulator, one thread", log_x=True)
+        pictures.append(_chart(drawn, "Latency here against T"))
         pictures.append(
             _chart(charts.lines(energy, "T", f"nJ an image, {points[0]['table']}", log_x=True), "Energy against T")
         )
@@ -275,10 +278,18 @@ def _curve(report: dict[str, Any]) -> Section | None:
             _with_interval(point["accuracy_below"]),
             f"{point['synaptic_operations']:,.0f}",
             number(point["ratio"]),
+            number(1000 * point["latency_s"]),
         )
         for point in points
     ]
-    columns = ("T", "accuracy, %", "below the ANN, points", "#operations an image", f"#ANN/SNN, {points[0]['table']}")
+    columns = (
+        "T",
+        "accuracy, %",
+        "below the ANN, points",
+        "#operations an image",
+        f"#ANN/SNN, {points[0]['table']}",
+        "#ms an image here",
+    )
     return {"title": "Time", "charts": pictures, "tables": [table(columns, rows)], "texts": decision["notes"]}
 
 

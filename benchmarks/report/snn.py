@@ -16,6 +16,7 @@ from gascnn.benchmarks.energy.bill import bill
 from gascnn.benchmarks.energy.tables import CostTable
 from gascnn.benchmarks.energy.work import AnnWork
 from gascnn.benchmarks.report.sides import Images, Labels
+from gascnn.benchmarks.sweep_point import latency_s
 from gascnn.hardware.inputs import checked_spikes
 from gascnn.hardware.simulator import Simulator
 from gascnn.toolkit.coding import encode_for
@@ -36,12 +37,14 @@ class SnnRun:
         answers: (image,) classes.
         activity: spikes and operations, layer by layer and step by step.
         wraps: how often a current wrapped; None where it is not counted.
+        latency_s: median of one image at a time, by one thread, from its spikes to its answer.
     """
 
     steps: int
     answers: Labels
     activity: Activity
     wraps: int | None
+    latency_s: float
 
     @property
     def counts(self) -> Counts:
@@ -86,7 +89,8 @@ def run_counted(
         wraps = None if result.wraps is None or wraps is None else [*wraps, *result.wraps]
         told(start + len(batch))
     assert whole is not None
-    return SnnRun(steps, np.concatenate(answers), whole, None if wraps is None else sum(wraps))
+    alone_s = latency_s(network, Simulator(network, threads=1), images, steps, seed)
+    return SnnRun(steps, np.concatenate(answers), whole, None if wraps is None else sum(wraps), alone_s)
 
 
 def curve_point(run: SnnRun, network: NetxNetwork, labels: Labels, ann: Labels, work: AnnWork, table: CostTable) -> Any:
@@ -101,6 +105,7 @@ def curve_point(run: SnnRun, network: NetxNetwork, labels: Labels, ann: Labels, 
         "table": table.name,
         "snn_pj": billed.snn_pj,
         "ratio": billed.ratio,
+        "latency_s": run.latency_s,
     }
 
 

@@ -113,6 +113,7 @@ def test_the_curve_runs_the_same_integers_with_each_t(made, models):
     for point in report["curve"]:
         found = run_images(open_netx(models.subtract), test.images[:IMAGES], steps=point["steps"]).predictions()
         assert point["accuracy"]["value"] == pytest.approx(np.mean(found == test.labels[:IMAGES]))
+        assert point["latency_s"] > 0
     assert report["decision"]["points"][-1]["accuracy"]["value"] == pytest.approx(report["headline"]["accuracy"]["snn"])
 
 
