@@ -115,4 +115,7 @@ def _work(party: Contender, images: Images) -> Callable[[], int]:
 
 
 def _tell(begin: Begin, text: str) -> None:
-    begin(text, 1)
+    """What the race is at; of its rounds only that they begin."""
+    first, _, _ = text.partition(" of ")
+    if not first.startswith("latency: round") or first.endswith(" 1"):
+        begin(text, 1)

@@ -16,20 +16,22 @@ from gascnn.toolkit.cli.output import save_json, say, table
 
 PACKAGES = (
     "gascnn", "numpy", "h5py", "click", "torch", "nir", "safetensors", "scikit-learn", "pillow", "rich", "httpx",
-    "onnx", "onnxruntime", "pydicom", "nibabel", "numba", "distributed", "matplotlib",
+    "onnx", "onnxruntime", "pydicom", "nibabel", "numba", "distributed", "matplotlib", "jinja2", "jsonschema",
 )  # fmt: skip
 
 
 @click.command("doctor")
 @options.json_file
 def command(json_path: Path | None) -> None:
-    """Show versions, interpreters, backends and data sets found: the first thing to put in a bug report."""
+    """Show versions, interpreters, backends, power meters, data sets: the first thing to put in a bug report."""
     facts = gather()
     table(("package", "version"), [(name, found or "not installed") for name, found in facts["packages"].items()])
     say()
     table(("", ""), [(name, str(value)) for name, value in facts["machine"].items()])
     say()
     table(("backend", "state"), list(facts["backends"].items()))
+    say()
+    table(("power meter", "state"), [(one["name"], one["state"]) for one in facts["meters"]])
     save_json(json_path, facts)
 
 
@@ -44,7 +46,17 @@ def gather() -> dict[str, Any]:
             "data": os.environ.get("GASCNN_DATA", "$GASCNN_DATA is not set"),
         },
         "backends": _backends(),
+        "meters": _meters(),
     }
+
+
+def _meters() -> list[dict[str, str]]:
+    """Meters that can be read, and of the others why not."""
+    from gascnn.hardware.power import detect_meters
+
+    meters, missing = detect_meters()
+    found = [{"name": one.name, "state": f"can be read: {one.description}"} for one in meters]
+    return found + [{"name": one.name, "state": one.why} for one in missing]
 
 
 def _version(name: str) -> str | None:

@@ -311,7 +311,10 @@ def test_data_list_and_doctor(gascnn, tmp_path):
     assert listed["digits"] is True
     assert listed["mnist"] is False
     assert gascnn("doctor", "--json", tmp_path / "x.json").status == 0
-    assert saved(tmp_path / "x.json")["backends"]["sim"] == "ready"
+    facts = saved(tmp_path / "x.json")
+    assert facts["backends"]["sim"] == "ready"
+    assert {one["name"] for one in facts["meters"]} >= {"rapl", "ina3221", "pmic", "usb-log"}
+    assert all(one["state"] for one in facts["meters"])
 
 
 def test_demo_without_lava(gascnn, tmp_path):
@@ -324,6 +327,11 @@ def test_demo_without_lava(gascnn, tmp_path):
     for reset in ("zero", "subtract"):
         assert result[reset]["export"]["sha256"] == sha256_file(folder / f"{reset}.net")
         assert "verify" not in result[reset]
+    lines = first.out.strip().splitlines()
+    assert lines[-4].endswith(f"for any browser: {folder / 'report/report.html'}")
+    assert [line.split(":")[0] for line in lines[-3:]] == ["accuracy", "energy", "latency here"]
+    assert result["report"]["headline"]["accuracy"]["snn"] > 0.5
+    assert (folder / "report/report.json").is_file()
     again = gascnn(*common)
     assert again.status == 0
     assert "is there from an earlier demo" in again.out
