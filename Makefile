@@ -11,7 +11,7 @@ PORTIONS := models toolkit exporters hardware benchmarks
 # Pinned versions are those the tests ran with; PyPI's torch is the same release with CUDA.
 PIP_FLAGS := --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: setup browser peers demo test fidelity fidelity-speed lint typing clean
+.PHONY: setup browser peers demo test test-peers fidelity fidelity-speed lint typing clean
 .DEFAULT_GOAL := setup
 
 setup: $(VENV)/.ready
@@ -35,6 +35,10 @@ demo: setup
 
 test: setup browser
 	$(BIN)/python -m pytest
+
+# What asks other frameworks themselves; `make test` compares with their recorded answers.
+test-peers: setup peers
+	$(BIN)/python -m pytest -m peers
 
 # The report's page is opened in a real Chromium. Where none is installed, Debian's and Ubuntu's package is.
 browser:

@@ -158,9 +158,10 @@ def test_a_single_operation_of_difference_is_seen():
         assert [layer["equal"] for layer in found["layers"]] == [True, False, True]
 
 
-@pytest.mark.skipif(peers_python() is None, reason="NeuroBench itself runs in the environment of 'make peers'")
+@pytest.mark.peers
 def test_counts_equal_neurobenchs_own():
     python = peers_python()
+    assert python is not None, "NeuroBench itself runs in the environment of 'make peers'; run make test-peers"
     network, inputs, _ = run_of("convolutions")
     found = neurobench_check(network, inputs, python)
     assert found["equal"]
