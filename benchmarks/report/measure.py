@@ -17,6 +17,7 @@ from gascnn.benchmarks.bootstrap import estimate
 from gascnn.benchmarks.energy.bill import Bill, bill, ratio_range
 from gascnn.benchmarks.energy.tables import TABLES, chosen_tables
 from gascnn.benchmarks.latency.curve import decision_curve
+from gascnn.benchmarks.latency.result import BUSY
 from gascnn.benchmarks.paper_energy import paper_energy
 from gascnn.benchmarks.report.document import FORMAT, KIND
 from gascnn.benchmarks.report.examples import choose, examples
@@ -90,7 +91,7 @@ def measure(
         UsageError: a foreign network, or a table that is not known.
         BackendError: a backend broke.
     """
-    started = time.perf_counter()
+    started, found_on = time.perf_counter(), machine.describe()
     deployment = check_pair(file, baseline)
     if not len(data.images):
         raise DataError(f"{data.name} has no {data.split} images; a report needs at least one")
@@ -118,7 +119,7 @@ def measure(
         "version": own_version(),
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": command,
-        "machine": machine.describe(),
+        "machine": found_on,
         "settings": settings.to_dict(),
         "seeds": {"coding": deployment.seed if settings.seed is None else settings.seed},
         "data": _data(data, deployment),
@@ -326,7 +327,10 @@ def notes(report: dict[str, Any], file: NetxFile) -> list[str]:
     found += [
         f"Meter {one['name']}: {one['why']}" for one in report["power"]["unavailable"] if "vanished" in one["why"]
     ]
-    return [*found, *report["latency"]["notes"]]
+    if report["machine"]["load"] >= BUSY:
+        found.append(f"Load average {report['machine']['load']} at the start: the machine was busy, quote no times.")
+    # The load ahead of the race is this report's own work.
+    return [*found, *(note for note in report["latency"]["notes"] if "before the race" not in note)]
 
 
 def _loses(bills: list[dict[str, Any]], spread: dict[str, Any]) -> str:

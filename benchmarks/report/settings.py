@@ -29,7 +29,7 @@ class ReportSettings:
     tables: tuple[str, ...] = ()
     batch_size: int = 64
     threads: int | None = None
-    latency_s: float = 30.0
+    latency_s: float = 20.0
     examples: int = 6
     lava_images: int = 0
     meters: bool = True

@@ -29,7 +29,7 @@ REPORT_FILE, PAGE_FILE = "report.json", "report.html"
 @options.output("Folder for report.json and report.html.", required=False)
 @click.option("--steps", metavar="LIST", help="T of the curve, such as 4,8,16.  [default: the file's, and less]")
 @click.option("--tables", metavar="LIST", help="Cost tables, such as 45nm-int8,loihi.  [default: all]")
-@click.option("--latency-s", type=float, default=30.0, show_default=True, help="Seconds that timing may take.")
+@click.option("--latency-s", type=float, default=20.0, show_default=True, help="Seconds that timing may take.")
 @click.option("--lava-images", type=int, default=0, show_default=True, metavar="N", help="Run N images in Lava too.")
 @click.option("--examples", type=int, default=6, show_default=True, metavar="N", help="Images shown with their spikes.")
 @click.option("--no-meters", is_flag=True, help="Do not read power meters.")
