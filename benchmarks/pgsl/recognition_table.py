@@ -80,7 +80,8 @@ def _described(report: dict[str, Any]) -> str:
     return (
         f"`{settings['data']}`, images of {f'{size}x{size}' if size else 'their stored size'}, framing "
         f"{settings['framing']}, {trained} training images, {options['epochs']} epochs, {len(seeds)} "
-        f"seed{'s' * (len(seeds) > 1)}; {report['rule']}. Recovery of the {options['recovery']}, mu {options['mu']:g} in {unit}. "
+        f"seed{'s' * (len(seeds) > 1)}; {report['rule']}. "
+        f"Recovery of the {options['recovery']}, mu {options['mu']:g} in {unit}. "
         f"JSMA moves {strength}; other attacks: {_flat(settings['strengths'])}. "
         f"Presented: {recipes}, by validation images. "
         "Intervals: over images, bootstrap of the images (mias: patients) of all seeds, networks held fixed; over "
