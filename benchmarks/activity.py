@@ -31,12 +31,12 @@ from gascnn.benchmarks.counts import (
     channel_kinds,
     fan_out,
     input_kinds,
+    input_spikes,
 )
 from gascnn.hardware.inputs import checked_spikes
 from gascnn.hardware.result import RunResult
 from gascnn.toolkit.errors import DataError, UsageError
 from gascnn.toolkit.lowering.network import (
-    CubaNeuron,
     DenseLayer,
     NetxNetwork,
     SigmaDeltaNeuron,
@@ -272,37 +272,6 @@ def activity(network: NetxNetwork, fed: npt.NDArray[np.generic], result: RunResu
         for k, layer in enumerate(network.layers)
     )
     return Activity(len(inputs), result.steps, layers, spikes[0])
-
-
-def input_spikes(network: NetxNetwork, fed: npt.NDArray[np.uint8]) -> Mask:
-    """At which steps each element of the input sends: what is fed, or what its input neurons make of that.
-
-    Args:
-        network: that is fed.
-        fed: (image, T, ...) in the network's full input shape.
-
-    Returns:
-        (image, T + K, ...) bool; for graded input without input neurons, where the value is not zero.
-    """
-    images, steps = fed.shape[:2]
-    silent = np.zeros((images, network.depth, *fed.shape[2:]), dtype=fed.dtype)
-    if isinstance(network.input.neuron, CubaNeuron):
-        from gascnn.hardware.simulator.plain import run_input_neurons
-
-        return run_input_neurons(network, np.concatenate([fed, silent], axis=1))
-    if network.input.neuron is None:
-        sent: Mask = np.concatenate([fed, silent], axis=1) != 0
-        return sent
-    from gascnn.hardware.simulator.sigma_delta import input_message_counts
-
-    result = np.zeros((images, steps + network.depth, *fed.shape[2:]), dtype=np.bool_)
-    before = np.zeros((images, *fed.shape[2:]), dtype=np.int32)
-    for t in range(steps):
-        if t and np.array_equal(fed[:, t], fed[:, t - 1]):
-            continue  # no change, no message
-        until = input_message_counts(network, fed[:, : t + 1])
-        result[:, t], before = until > before, until
-    return result
 
 
 @dataclass(frozen=True, eq=False)

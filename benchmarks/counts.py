@@ -338,6 +338,37 @@ def sent_by_input(network: NetxNetwork, fed: npt.NDArray[np.uint8]) -> Integers:
     return messages
 
 
+def input_spikes(network: NetxNetwork, fed: npt.NDArray[np.uint8]) -> Mask:
+    """At which steps each element of the input sends: what is fed, or what its input neurons make of that.
+
+    Args:
+        network: that is fed.
+        fed: (image, T, ...) in the network's full input shape.
+
+    Returns:
+        (image, T + K, ...) bool; for graded input without input neurons, where the value is not zero.
+    """
+    images, steps = fed.shape[:2]
+    silent = np.zeros((images, network.depth, *fed.shape[2:]), dtype=fed.dtype)
+    if isinstance(network.input.neuron, CubaNeuron):
+        from gascnn.hardware.simulator.plain import run_input_neurons
+
+        return run_input_neurons(network, np.concatenate([fed, silent], axis=1))
+    if network.input.neuron is None:
+        sent: Mask = np.concatenate([fed, silent], axis=1) != 0
+        return sent
+    from gascnn.hardware.simulator.sigma_delta import input_message_counts
+
+    result = np.zeros((images, steps + network.depth, *fed.shape[2:]), dtype=np.bool_)
+    before = np.zeros((images, *fed.shape[2:]), dtype=np.int32)
+    for t in range(steps):
+        if t and np.array_equal(fed[:, t], fed[:, t - 1]):
+            continue  # no change, no message
+        until = input_message_counts(network, fed[:, : t + 1])
+        result[:, t], before = until > before, until
+    return result
+
+
 def _check_totals(network: NetxNetwork, sent: Sequence[Integers]) -> None:
     expected = [network.input_shape, *(layer.shape for layer in network.layers)]
     found = [total.shape for total in sent]

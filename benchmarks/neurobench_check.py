@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gascnn.benchmarks.activity import activity, input_spikes
-from gascnn.benchmarks.counts import fan_out
+from gascnn.benchmarks.activity import activity
+from gascnn.benchmarks.counts import fan_out, input_spikes
 from gascnn.benchmarks.peers import neurobench_counts
 from gascnn.hardware.inputs import checked_spikes
 from gascnn.hardware.result import RunResult

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,6 +52,7 @@ def decision_curve(
     margins: Sequence[int] = MARGINS,
     threads: int | None = None,
     memory_bytes: int = _MEMORY_BYTES,
+    read_outs: Iterable[tuple[int, ReadOut]] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
     """Accuracy if the run of T input steps is stopped when t of them have reached the read-out.
@@ -72,6 +73,8 @@ def decision_curve(
         margins: leads, in spikes, of the rules "stop when the best class is ahead by so many".
         threads: of the simulator.
         memory_bytes: about what the recorded spikes of a batch may take; one image at least is run.
+        read_outs: of a run that was made already, batch by batch, each with the number of its first image; nothing is
+            run then, and ``steps``, ``seed``, ``threads`` and ``memory_bytes`` are that run's affair.
         progress: called with the number of images done.
 
     Returns:
@@ -98,7 +101,9 @@ def decision_curve(
         raise UsageError(f"memory_bytes is {memory_bytes}; it must be at least 1")
     if skip_steps is None:
         skip_steps = 0 if deployment is None else deployment.skip_steps
-    parts = _read_outs(network, images, steps, skip_steps, seed, threads, memory_bytes)
+    parts = read_outs
+    if parts is None:
+        parts = _read_outs(network, images, steps, skip_steps, seed, threads, memory_bytes)
     tally: _Tally | None = None
     for first, part in parts:
         tally = tally or _Tally.of(part, margins)

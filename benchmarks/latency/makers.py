@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -171,24 +171,13 @@ def snn_in_lava(
     except BackendError as error:
         return Unavailable(LAVA, title, str(error))
 
-    def timed(chosen: Images) -> Timed:
-        check_image_shape(file.network, chosen)
-        begin = time.perf_counter()
-        result = lava.run(
-            file.path,
-            encode_for(file.network, chosen, steps=total),
-            record="counts",
-            time_limit_s=time_limit_s,
-            environment=environment,
-            input_shape=file.network.input_shape,
-            input_bits=file.network.input_bits,
-        )
-        note = f"process models: {result.models}" + (f" ({result.why_stock})" if result.why_stock else "")
-        return Timed(result.predictions(), result.image_s, time.perf_counter() - begin, note)
+    def told(result: Any) -> str:
+        return f"process models: {result.models}" + (f" ({result.why_stock})" if result.why_stock else "")
 
+    settings = {"time_limit_s": time_limit_s, "environment": environment}
     return _clocked(
         file,
-        timed,
+        _one_start(file, total, lava.run, told, settings),
         images,
         name=LAVA,
         title=title,
@@ -218,24 +207,12 @@ def snn_on_loihi(file: NetxFile, *, steps: int | None = None, images: int = 2) -
     except (BackendError, UsageError, LimitError) as error:
         return Unavailable(LOIHI, title, str(error))
 
-    def timed(chosen: Images) -> Timed:
-        check_image_shape(file.network, chosen)
-        begin = time.perf_counter()
-        result = loihi.run(
-            file.path,
-            encode_for(file.network, chosen, steps=total),
-            record="counts",
-            check=False,
-            environment=environment,
-            input_shape=file.network.input_shape,
-            input_bits=file.network.input_bits,
-        )
-        note = None if result.deviation is None else f"the chip's answer is not the network's: {result.deviation}"
-        return Timed(result.predictions(), result.image_s, time.perf_counter() - begin, note)
+    def told(result: Any) -> str | None:
+        return None if result.deviation is None else f"the chip's answer is not the network's: {result.deviation}"
 
     return _clocked(
         file,
-        timed,
+        _one_start(file, total, loihi.run, told, {"check": False, "environment": environment}),
         images,
         name=LOIHI,
         title=title,
@@ -243,6 +220,31 @@ def snn_on_loihi(file: NetxFile, *, steps: int | None = None, images: int = 2) -
         includes="T + K steps of an image by the host's clock, input and output included, graph loaded already",
         versions={"lava-nc": environment.lava_nc, "lava-dl": environment.lava_dl, "python": environment.python_version},
     )
+
+
+def _one_start(
+    file: NetxFile,
+    steps: int,
+    run: Callable[..., Any],
+    told: Callable[[Any], str | None],
+    settings: Mapping[str, Any],
+) -> Callable[[Images], Timed]:
+    """Images through a backend in one start, by its own clock; ``told`` says of its result what a reader must know."""
+
+    def timed(chosen: Images) -> Timed:
+        check_image_shape(file.network, chosen)
+        begin = time.perf_counter()
+        result = run(
+            file.path,
+            encode_for(file.network, chosen, steps=steps),
+            record="counts",
+            input_shape=file.network.input_shape,
+            input_bits=file.network.input_bits,
+            **settings,
+        )
+        return Timed(result.predictions(), result.image_s, time.perf_counter() - begin, told(result))
+
+    return timed
 
 
 def _clocked(file: NetxFile, timed: Callable[[Images], Timed], images: int, **fields: Any) -> Contender:

@@ -46,6 +46,7 @@ def race(
     batch_sizes: Sequence[int] = (1,),
     limit_s: float = 120.0,
     baseline: str | None = None,
+    load_before: float | None = None,
     progress: Say | None = None,
     clock: Clock = time.perf_counter,
 ) -> dict[str, Any]:
@@ -61,6 +62,7 @@ def race(
         batch_sizes: images at once, for the throughput; sizes above the number of images are left out with a note.
         limit_s: seconds the rounds may take, shared equally; warm-up, accuracies and starts of Lava come on top.
         baseline: name of the contender that others are compared with; default the first ANN that runs.
+        load_before: load average before the caller's own work; None takes that of now.
         progress: told in a line what is being done.
         clock: seconds from any beginning.
 
@@ -80,7 +82,7 @@ def race(
     reference = _checked(racers, left_out, baseline)
     classes = next((racer.contender.classes for racer in racers if racer.contender.classes is not None), None)
     check_images(images, labels, classes)
-    before, tell = os.getloadavg()[0], progress or _silent
+    before, tell = os.getloadavg()[0] if load_before is None else load_before, progress or _silent
     in_turns = [racer for racer in racers if racer.contender.own_clock is None]
     for racer in in_turns:
         tell(f"{racer.contender.title}: warms up and answers {len(images)} images")
@@ -176,8 +178,8 @@ def _rounds(racers: list[Racer], images: Images, settings: Settings, tell: Say, 
     parts = 1 + len(racers[0].batches)
     share_s = settings.limit_s / (settings.rounds * len(racers) * parts)
     begin = clock()
+    tell(f"latency: up to {settings.rounds} rounds in turns, {settings.limit_s:g} s")
     for number in range(settings.rounds):
-        tell(f"latency: round {number + 1} of {settings.rounds}")
         turn = number % len(racers)
         for racer in [*racers[turn:], *racers[:turn]]:
             time.sleep(_PAUSE_S)

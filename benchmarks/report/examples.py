@@ -18,10 +18,9 @@ NEURONS_SHOWN = 40
 
 def choose(labels: npt.NDArray[np.int64], answers: npt.NDArray[np.int64], count: int) -> list[int]:
     """Which images are shown: half of them wrong if there are so many, the first of each, in their order."""
-    wrong = np.flatnonzero(labels != answers)[: count // 2].tolist()
-    right = np.flatnonzero(labels == answers)[: count - len(wrong)].tolist()
-    more = np.flatnonzero(labels != answers)[len(wrong) : len(wrong) + count - len(wrong) - len(right)].tolist()
-    return sorted([*wrong, *right, *more])
+    wrong, right = np.flatnonzero(labels != answers).tolist(), np.flatnonzero(labels == answers).tolist()
+    right = right[: count - min(len(wrong), count // 2)]
+    return sorted([*right, *wrong[: count - len(right)]])
 
 
 def examples(

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sklearn.metrics import confusion_matrix
 
 from gascnn.benchmarks import machine
 from gascnn.benchmarks.bootstrap import estimate
 from gascnn.benchmarks.energy.bill import Bill, bill, ratio_range
 from gascnn.benchmarks.energy.tables import TABLES, chosen_tables
 from gascnn.benchmarks.latency.curve import decision_curve
-from gascnn.benchmarks.latency.result import BUSY
 from gascnn.benchmarks.paper_energy import paper_energy
 from gascnn.benchmarks.report.document import FORMAT, KIND
 from gascnn.benchmarks.report.examples import choose, examples
@@ -25,7 +25,7 @@ from gascnn.benchmarks.report.settings import ReportSettings
 from gascnn.benchmarks.report.sides import Baseline, Images, Labels, check_pair
 from gascnn.benchmarks.report.snn import SnnRun, curve_point, run_counted
 from gascnn.benchmarks.report.summary import number
-from gascnn.benchmarks.report.timing import measure_latency, measure_power
+from gascnn.benchmarks.report.timing import Begin, measure_latency, measure_power
 from gascnn.benchmarks.resources import resources
 from gascnn.exporters.onnx.export import export_resnet
 from gascnn.exporters.onnx.metadata import own_version
@@ -40,14 +40,8 @@ from gascnn.toolkit.lowering.network import NetxNetwork
 HEADLINE_TABLE = "45nm-int32"
 """The paper's: additions of 0.1 pJ against multiply-accumulates of 3.2 pJ."""
 
-CALIBRATION_IMAGES = 256
-"""Of the training images, for the 8-bit ANN."""
-
 FEW_IMAGES = 100
 """Below so many an accuracy's interval is wide enough to be told in the notes."""
-
-Begin = Callable[[str, int], Callable[[int], None]]
-"""Told what begins and of how many; gives what is told how many are done."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +52,7 @@ class Data:
         name: of the data set.
         split: which part of it.
         images, labels: all of them.
-        calibration: training images, for the 8-bit ANN.
+        calibration: training images of every class, for the 8-bit ANN.
         rule: how the data was divided.
     """
 
@@ -101,16 +95,13 @@ def measure(
     run = runs[deployment.steps]
     ann = baseline.answers(data.images)
     bills = bill(network, run.counts, baseline.work, tables)
-    decision = decision_curve(
-        file, data.images, data.labels, seed=settings.seed, threads=settings.threads,
-        progress=begin("time to decision", len(data.images)),
-    )  # fmt: skip
+    decision = decision_curve(file, data.images, data.labels, skip_steps=deployment.skip_steps, read_outs=run.read_outs)
     with tempfile.TemporaryDirectory(prefix="gascnn-report-") as folder:
         exported = _exported(baseline, data, Path(folder))
         int8 = EdgeModel(exported["int8"]).predict(data.images)
-        latency = measure_latency(file, baseline, exported, data.images, data.labels, settings, begin)
+        latency = measure_latency(file, baseline, exported, data.images, data.labels, settings, found_on["load"], begin)
         power = measure_power(file, exported, data.images, settings, begin)
-    point = [
+    points = [
         curve_point(one, network, data.labels, ann, baseline.work, TABLES[HEADLINE_TABLE]) for one in runs.values()
     ]
     report = {
@@ -129,7 +120,7 @@ def measure(
         "activity": run.activity.to_dict(),
         "counts": run.counts.to_dict(),
         "energy": _energy(bills, run, baseline),
-        "curve": point,
+        "curve": points,
         "decision": decision,
         "latency": latency,
         "power": power,
@@ -137,7 +128,7 @@ def measure(
         "examples": _examples(network, simulator, data, ann, run, deployment, settings),
     }
     report["headline"] = _headline(report)
-    report["notes"] = notes(report, file)
+    report["notes"] = notes(report)
     report["time_s"] = round(time.perf_counter() - started, 1)
     return report
 
@@ -151,11 +142,12 @@ def _runs(
     begin: Begin,
 ) -> dict[int, SnnRun]:
     """By T, ascending: the same integers with each T."""
-    found = {}
+    found, one_thread = {}, Simulator(network, threads=1)
     for steps in settings.curve_steps(deployment.steps, deployment.skip_steps):
         found[steps] = run_counted(
             network,
             simulator,
+            one_thread,
             data.images,
             steps=steps,
             skip_steps=deployment.skip_steps,
@@ -173,7 +165,7 @@ def _exported(baseline: Baseline, data: Data, folder: Path) -> dict[str, Path]:
     export_resnet(
         baseline.path,
         paths["int8"],
-        calibration=data.calibration[:CALIBRATION_IMAGES],
+        calibration=data.calibration,
         calibrated_on=f"{data.name}, train split",
     )
     return paths
@@ -221,7 +213,7 @@ def _ann(baseline: Baseline) -> dict[str, Any]:
 
 def _accuracy(data: Data, ann: Labels, int8: Labels, snn: Labels) -> dict[str, Any]:
     answers: Mapping[str, Labels] = {"ann": ann, "ann-int8": int8, "snn": snn}
-    count = int(max(np.max(data.labels), *(np.max(one) for one in answers.values()))) + 1
+    classes = range(int(max(np.max(data.labels), *(np.max(one) for one in answers.values()))) + 1)
     return {
         "networks": {
             name: {
@@ -231,16 +223,10 @@ def _accuracy(data: Data, ann: Labels, int8: Labels, snn: Labels) -> dict[str, A
             for name, one in answers.items()
         },
         "agreement": {name: float(np.mean(one == ann)) for name, one in answers.items() if name != "ann"},
-        "confusion": {name: _confusion(data.labels, one, count) for name, one in answers.items()},
+        "confusion": {
+            name: confusion_matrix(data.labels, one, labels=classes).tolist() for name, one in answers.items()
+        },
     }
-
-
-def _confusion(labels: Labels, answers: Labels, classes: int) -> list[list[int]]:
-    """Rows are labels, columns answers."""
-    matrix = np.zeros((classes, classes), dtype=np.int64)
-    np.add.at(matrix, (labels, answers), 1)
-    found: list[list[int]] = matrix.tolist()
-    return found
 
 
 def _energy(bills: list[Bill], run: SnnRun, baseline: Baseline) -> dict[str, Any]:
@@ -296,13 +282,13 @@ def _headline(report: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def notes(report: dict[str, Any], file: NetxFile) -> list[str]:
+def notes(report: dict[str, Any]) -> list[str]:
     """What a reader must know before quoting a figure."""
     found: list[str] = []
     images, steps = report["data"]["images"], report["snn"]["steps"]
     if images < FEW_IMAGES:
         found.append(f"Only {images} images: accuracies have wide intervals; quote these with them.")
-    if file.unchanged is False:
+    if report["snn"]["unchanged"] is False:
         found.append("The file's integers are not those it was exported with: somebody changed them.")
     if steps == 1:
         found.append("T = 1: a neuron can spike once at most, so firing rates are 0 or 1 and there is no curve over T.")
@@ -324,13 +310,8 @@ def notes(report: dict[str, Any], file: NetxFile) -> list[str]:
         found.append(f"{report['snn']['wraps']} currents wrapped at 24 bits, as they would on the chip.")
     if not report["power"]["measured"]:
         found.append("No energy was measured: " + _why_no_meter(report["power"]))
-    found += [
-        f"Meter {one['name']}: {one['why']}" for one in report["power"]["unavailable"] if "vanished" in one["why"]
-    ]
-    if report["machine"]["load"] >= BUSY:
-        found.append(f"Load average {report['machine']['load']} at the start: the machine was busy, quote no times.")
-    # The load ahead of the race is this report's own work.
-    return [*found, *(note for note in report["latency"]["notes"] if "before the race" not in note)]
+    found += [f"Meter {one['name']}: {one['why']}" for one in report["power"]["failed"]]
+    return [*found, *report["latency"]["notes"]]
 
 
 def _loses(bills: list[dict[str, Any]], spread: dict[str, Any]) -> str:

@@ -15,6 +15,7 @@ from gascnn.benchmarks.counts import Counts
 from gascnn.benchmarks.energy.bill import bill
 from gascnn.benchmarks.energy.tables import CostTable
 from gascnn.benchmarks.energy.work import AnnWork
+from gascnn.benchmarks.latency.curve import ReadOut, read_out
 from gascnn.benchmarks.report.sides import Images, Labels
 from gascnn.benchmarks.sweep_point import latency_s
 from gascnn.hardware.inputs import checked_spikes
@@ -38,6 +39,7 @@ class SnnRun:
         activity: spikes and operations, layer by layer and step by step.
         wraps: how often a current wrapped; None where it is not counted.
         latency_s: median of one image at a time, by one thread, from its spikes to its answer.
+        read_outs: answers at each step of each batch, with the number of its first image.
     """
 
     steps: int
@@ -45,6 +47,7 @@ class SnnRun:
     activity: Activity
     wraps: int | None
     latency_s: float
+    read_outs: list[tuple[int, ReadOut]]
 
     @property
     def counts(self) -> Counts:
@@ -55,6 +58,7 @@ class SnnRun:
 def run_counted(
     network: NetxNetwork,
     simulator: Simulator,
+    one_thread: Simulator,
     images: Images,
     *,
     steps: int,
@@ -68,6 +72,7 @@ def run_counted(
     Args:
         network: that runs.
         simulator: made ready for it.
+        one_thread: likewise, for the latency.
         images: (image, C, H, W) uint8.
         steps: T.
         skip_steps: of the read-out.
@@ -79,6 +84,7 @@ def run_counted(
     whole: Activity | None = None
     answers: list[Labels] = []
     wraps: list[int] | None = []
+    read_outs = []
     for start in range(0, len(images), size):
         batch = images[start : start + size]
         fed = checked_spikes(network, encode_for(network, batch, steps=steps, seed=seed, first=start))
@@ -86,14 +92,17 @@ def run_counted(
         found = activity(network, fed, result)
         whole = found if whole is None else whole + found
         answers.append(result.predictions())
+        read_outs.append((start, read_out(network, fed, result, skip_steps)))
         wraps = None if result.wraps is None or wraps is None else [*wraps, *result.wraps]
         told(start + len(batch))
     assert whole is not None
-    alone_s = latency_s(network, Simulator(network, threads=1), images, steps, seed)
-    return SnnRun(steps, np.concatenate(answers), whole, None if wraps is None else sum(wraps), alone_s)
+    alone_s = latency_s(network, one_thread, images, steps, seed)
+    return SnnRun(steps, np.concatenate(answers), whole, None if wraps is None else sum(wraps), alone_s, read_outs)
 
 
-def curve_point(run: SnnRun, network: NetxNetwork, labels: Labels, ann: Labels, work: AnnWork, table: CostTable) -> Any:
+def curve_point(
+    run: SnnRun, network: NetxNetwork, labels: Labels, ann: Labels, work: AnnWork, table: CostTable
+) -> dict[str, Any]:
     """One T of the curve: accuracy, macro-F1 and how far below the ANN they are, operations, energy under a table."""
     billed = bill(network, run.counts, work, [table])[0]
     return {

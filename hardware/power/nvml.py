@@ -15,6 +15,7 @@ _PERIOD_S = 0.1
 _AVERAGE_S = 1.0
 """Over which drivers average the power of Ampere and newer GPUs; taken for all."""
 _MILLI = 1e-3
+_COVERS = "the whole board with its memory; the computer around it left out"
 
 
 class NvmlCounter(EnergyCounter):
@@ -28,7 +29,7 @@ class NvmlCounter(EnergyCounter):
 
     def __init__(self, library: Any, handle: Any, device: str) -> None:
         self.name = NAME
-        self.description = f"{device}, the whole board with its memory; the computer around it left out"
+        self.description = f"{device}, {_COVERS}"
         self.step_j = _MILLI
         self._library = library
         self._handle = handle
@@ -39,10 +40,7 @@ class NvmlCounter(EnergyCounter):
         Raises:
             MeterError: the driver reports an error.
         """
-        try:
-            return float(self._library.nvmlDeviceGetTotalEnergyConsumption(self._handle)) * _MILLI
-        except self._library.NVMLError as error:
-            raise MeterError(f"NVML says: {first_line(error)}") from error
+        return _asked(self._library, "nvmlDeviceGetTotalEnergyConsumption", self._handle)
 
 
 class NvmlPower(PowerSampler):
@@ -56,7 +54,7 @@ class NvmlPower(PowerSampler):
 
     def __init__(self, library: Any, handle: Any, device: str) -> None:
         self.name = NAME
-        self.description = f"{device}, the whole board with its memory; the computer around it left out"
+        self.description = f"{device}, {_COVERS}"
         self.period_s = _PERIOD_S
         self.lag_s = _AVERAGE_S
         self._library = library
@@ -68,14 +66,19 @@ class NvmlPower(PowerSampler):
         Raises:
             MeterError: the driver reports an error.
         """
-        try:
-            return float(self._library.nvmlDeviceGetPowerUsage(self._handle)) * _MILLI
-        except self._library.NVMLError as error:
-            raise MeterError(f"NVML says: {first_line(error)}") from error
+        return _asked(self._library, "nvmlDeviceGetPowerUsage", self._handle)
 
     def step_w(self) -> float:
         """1 mW, the unit of the reading."""
         return _MILLI
+
+
+def _asked(library: Any, function: str, handle: Any) -> float:
+    """What a function of the library gives in thousandths."""
+    try:
+        return float(getattr(library, function)(handle)) * _MILLI
+    except library.NVMLError as error:
+        raise MeterError(f"NVML says: {first_line(error)}") from error
 
 
 def find(root: Path) -> tuple[list[PowerMeter], list[Unavailable]]:

@@ -246,4 +246,5 @@ def test_counting_and_billing_need_no_torch():
         "sys.modules['torch'] = None\n"
         "import gascnn.benchmarks.activity, gascnn.benchmarks.energy, gascnn.benchmarks.neurobench_check\n"
     )
-    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

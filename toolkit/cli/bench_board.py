@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,6 @@ from gascnn.toolkit.cli import options
 from gascnn.toolkit.cli.output import bar, save_json, say
 
 IMAGES = 300
-CALIBRATION_IMAGES = 256
-"""Training images for the 8-bit ANN."""
 
 
 @click.command("pack")
@@ -54,7 +51,7 @@ def execute_pack(
 ) -> dict[str, Any]:
     """Make the folder; returns what ``--json`` writes."""
     from gascnn.benchmarks.board.pack import pack as make
-    from gascnn.toolkit.cli.material import training_sample
+    from gascnn.toolkit.cli.material import CALIBRATION_IMAGES, training_sample
     from gascnn.toolkit.cli.models import load_data, open_model
 
     options.positive("--images", images)
@@ -122,7 +119,6 @@ def execute_merge(
         save_json(output / "boards.json", merged)
         with atomic_path(output / "boards.md") as temporary:
             temporary.write_text(page, encoding="utf-8")
-        typed = shlex.join(["gascnn", "bench", "merge", *(path.name for path in results), "-o", output.name])
-        write_boards_page(output / "boards.html", merged, typed)
+        write_boards_page(output / "boards.html", merged, options.typed("gascnn bench merge"))
         say(f"report: {output / 'boards.html'}")
     return merged

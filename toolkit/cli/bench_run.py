@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,9 +88,7 @@ def execute(
         raise UsageError(f"{output} is a file; -o names a folder")
     opened, ann, part = open_pair(model, baseline, data, data_dir, limit)
     assert opened.netx is not None
-    report = measure(
-        opened.netx, ann, part, settings, command=_typed(model, baseline, data, limit, output), begin=_begin
-    )
+    report = measure(opened.netx, ann, part, settings, command=options.typed("gascnn bench run"), begin=_begin)
     check(report)
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
@@ -115,6 +112,7 @@ def open_pair(
     """
     from gascnn.benchmarks.report.measure import Data
     from gascnn.benchmarks.report.sides import check_pair, open_baseline
+    from gascnn.toolkit.cli.material import CALIBRATION_IMAGES, training_sample
     from gascnn.toolkit.cli.models import load_data, open_model
 
     opened, compared = open_model(model), open_model(baseline)
@@ -127,13 +125,8 @@ def open_pair(
     dataset = load_data(data, opened, data_dir)
     test = dataset.test.take(limit)
     rule = str(dataset.provenance.get("split", ""))
-    return opened, ann, Data(dataset.name, "test", test.images, test.labels, dataset.train.images, rule)
-
-
-def _typed(model: Path, baseline: Path, data: str, limit: int | None, output: Path | None) -> str:
-    words = ["gascnn", "bench", "run", model.name, "--baseline", baseline.name, "--data", data]
-    words += [] if limit is None else ["--limit", str(limit)]
-    return shlex.join(words if output is None else [*words, "-o", output.name])
+    calibration = training_sample(dataset, 0, CALIBRATION_IMAGES)
+    return opened, ann, Data(dataset.name, "test", test.images, test.labels, calibration, rule)
 
 
 def _begin(what: str, images: int) -> Callable[[int], None]:

@@ -95,6 +95,10 @@ def refuse_real(dataset: Dataset) -> None:
         )
 
 
+CALIBRATION_IMAGES = 256
+"""Training images for an 8-bit ANN, where nobody says how many."""
+
+
 def training_sample(dataset: Dataset, seed: int, count: int | None) -> npt.NDArray[np.uint8]:
     """A seeded sample of the training images, in an order that mixes the classes; None takes what calibration may."""
     from gascnn.toolkit.conversion.convert import MOST_CALIBRATION_IMAGES

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from gascnn.toolkit.errors import UsageError
 
@@ -159,6 +161,35 @@ def whole_numbers(name: str, text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(","))
     except ValueError as error:
         raise UsageError(f"{name} is {text!r}; give whole numbers with commas between them, such as 4,8,16") from error
+
+
+_NOT_REPEATED = ("data_dir", "json_path")
+"""Where things lie on this machine plays no part in a result."""
+
+
+def typed(command: str) -> str:
+    """The command as it was typed, for a result that tells how to get it again: files by their names alone.
+
+    Args:
+        command: its words ahead of the arguments.
+    """
+    context = click.get_current_context()
+    words = command.split()
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE and name not in _NOT_REPEATED:
+            many = parameter.multiple or parameter.nargs == -1
+            for value in context.params[name] if many else [context.params[name]]:
+                words += _as_typed(parameter, value)
+    return shlex.join(words)
+
+
+def _as_typed(parameter: click.Parameter, value: Any) -> list[str]:
+    flag = [parameter.opts[-1]] if isinstance(parameter, click.Option) else []
+    if value is True:
+        return flag
+    parts = value if isinstance(value, tuple) else (value,)
+    return flag + [part.name if isinstance(part, Path) else str(part) for part in parts]
 
 
 def shape(text: str | None) -> tuple[int, ...] | None:

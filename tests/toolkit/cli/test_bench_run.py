@@ -14,6 +14,7 @@ import torch
 
 from gascnn.benchmarks.report import charts, measure, timing
 from gascnn.benchmarks.report.document import check, read_report
+from gascnn.benchmarks.report.examples import choose
 from gascnn.benchmarks.report.page import render
 from gascnn.benchmarks.report.summary import number, points
 from gascnn.exporters.netx import read_netx, write_netx
@@ -115,6 +116,41 @@ def test_the_curve_runs_the_same_integers_with_each_t(made, models):
         assert point["accuracy"]["value"] == pytest.approx(np.mean(found == test.labels[:IMAGES]))
         assert point["latency_s"] > 0
     assert report["decision"]["points"][-1]["accuracy"]["value"] == pytest.approx(report["headline"]["accuracy"]["snn"])
+
+
+def test_the_command_is_as_it_was_typed(made, models):
+    assert made[2]["command"] == (
+        f"gascnn bench run {models.subtract.name} --baseline {models.ann.name} --data digits --limit 40 "
+        "--output report --latency-s 1.0 --examples 4 --no-meters"
+    )
+
+
+@pytest.mark.parametrize(
+    ("wrong", "count", "expected"),
+    [
+        ([1, 4], 4, [0, 1, 2, 4]),  # half of them wrong
+        ([1, 2, 3, 4, 5], 4, [0, 1, 2, 3]),  # only one is right
+        ([], 3, [0, 1, 2]),
+        ([0, 1, 2, 3, 4, 5], 4, [0, 1, 2, 3]),
+        ([5], 9, [0, 1, 2, 3, 4, 5]),
+        ([3], 1, [0]),
+        ([3], 0, []),
+    ],
+)
+def test_which_images_are_shown(wrong, count, expected):
+    labels = np.zeros(6, dtype=np.int64)
+    answers = np.isin(np.arange(6), wrong).astype(np.int64)
+    assert choose(labels, answers, count) == expected
+
+
+def test_the_8_bit_anns_images_are_of_every_class(models):
+    from gascnn.toolkit.cli.bench_run import open_pair
+
+    data = open_pair(models.zero, models.ann, "digits", None, 3)[2]
+    train = load_dataset("digits").train
+    of_class = {image.tobytes(): label for image, label in zip(train.images, train.labels.tolist(), strict=True)}
+    assert len(data.calibration) == 256
+    assert {of_class[image.tobytes()] for image in data.calibration} == set(range(10))
 
 
 def test_what_is_shown_ends_with_the_three_figures(made):
@@ -292,10 +328,10 @@ def test_a_meter_that_vanishes_is_said_and_nothing_is_made_up(made, models, monk
         open_netx(models.zero), exported, images, ReportSettings(), lambda what, count: lambda done: None
     )
     assert found["measured"] == []
-    assert "vanished 3.0 s" in found["unavailable"][0]["why"]
+    assert "vanished 3.0 s" in found["failed"][0]["why"]
     report = made[2] | {"power": found}
     check(report)
-    assert any("ina3221" in note and "vanished" in note for note in measure.notes(report, open_netx(models.zero)))
+    assert any("ina3221" in note and "vanished" in note for note in measure.notes(report))
     assert ann.parameters > 0
 
 
