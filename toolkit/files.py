@@ -116,15 +116,23 @@ def _flush(path: Path) -> None:
         os.fsync(handle.fileno())
 
 
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write ``text`` as UTF-8, atomically.
+
+    Raises:
+        DataError: the disk is full or the place cannot be written.
+    """
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """Write ``value`` as indented UTF-8 JSON, atomically; NaN and infinity are refused.
 
     Raises:
         DataError: the disk is full or the place cannot be written.
     """
-    text = json.dumps(value, indent=2, sort_keys=False, allow_nan=False, ensure_ascii=False) + "\n"
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(path, json.dumps(value, indent=2, sort_keys=False, allow_nan=False, ensure_ascii=False) + "\n")
 
 
 def sha256_file(path: str | os.PathLike[str]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -16,6 +15,7 @@ from gascnn.hardware.backends import open_netx
 from gascnn.hardware.edge import EdgeModel
 from gascnn.hardware.result import RunResult
 from gascnn.hardware.simulator import Simulator
+from gascnn.hardware.simulator.engine import has_numba
 from gascnn.toolkit.coding import encode_for
 from gascnn.toolkit.errors import BackendError, FormatError
 
@@ -186,11 +186,7 @@ class Snn:
 
 def simulator_method() -> str:
     """``auto`` where numba is installed, else ``plain``; never changes a bit."""
-    try:
-        found = importlib.util.find_spec("numba") is not None
-    except (ImportError, ValueError):
-        found = False
-    return "auto" if found else "plain"
+    return "auto" if has_numba() else "plain"
 
 
 def expected_classes(pack: PackFolder, name: str) -> npt.NDArray[np.int64]:

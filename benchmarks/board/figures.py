@@ -7,10 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from gascnn.benchmarks.latency.figures import LEAST_SAMPLES
 from gascnn.toolkit.wilson import wilson_interval
-
-LEAST_SAMPLES = {"p50_s": 1, "p95_s": 20, "p99_s": 100}
-"""Samples below which a percentile would be no more than the slowest one; it is null then."""
 
 
 def accuracy(right: int, images: int) -> dict[str, Any]:
@@ -26,12 +24,11 @@ def short(value: float) -> str:
 def latency(seconds: Sequence[float]) -> dict[str, Any]:
     """Of one image each: ``samples``, percentiles, ``mean_s``, and ``images_per_s``, the inverse of the mean.
 
-    A percentile of fewer samples than :data:`LEAST_SAMPLES` is None.
+    A percentile of fewer samples than :data:`gascnn.benchmarks.latency.figures.LEAST_SAMPLES` is None.
     """
     values = np.asarray(seconds, np.float64)
     found: dict[str, Any] = {"samples": len(values)}
-    for name, least in LEAST_SAMPLES.items():
-        share = int(name[1:3]) / 100
-        found[name] = float(np.quantile(values, share)) if len(values) >= least else None
+    for percent, least in LEAST_SAMPLES.items():
+        found[f"p{percent}_s"] = float(np.percentile(values, percent)) if len(values) >= least else None
     mean = float(values.mean())
     return {**found, "mean_s": mean, "images_per_s": 1 / mean}

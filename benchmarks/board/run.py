@@ -7,7 +7,6 @@ import time
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from gascnn.benchmarks import machine
@@ -98,7 +97,7 @@ def run_board(
         "conditions": {"before": before, "after": describe_conditions()},
         "meters": chosen.to_dict(),
         "contenders": rows,
-        "peak_memory_bytes": _peak_memory_bytes(),
+        "peak_memory_bytes": peak_memory_bytes(),
         "agrees": all(row["comparison"]["agrees"] is not False for row in rows),
         "notes": _notes(rows, pack),
     }
@@ -169,14 +168,3 @@ def _notes(rows: Sequence[dict[str, Any]], pack: PackFolder) -> list[str]:
 def _versions() -> dict[str, str]:
     used = _VERSIONS if simulator_method() == "plain" else (*_VERSIONS, "numba")
     return {"gascnn": own_version(), **{package: version(package) for package in used}}
-
-
-def _peak_memory_bytes(status: Path = Path("/proc/self/status")) -> int:
-    """The most memory this process held since it began; what the system counts otherwise includes who started it."""
-    try:
-        for line in status.read_text(encoding="ascii", errors="replace").splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    except (OSError, ValueError, IndexError):
-        pass
-    return peak_memory_bytes()

@@ -10,7 +10,7 @@ from gascnn.benchmarks.board.merge import BOARD_HEADS, tell
 from gascnn.benchmarks.report import charts
 from gascnn.benchmarks.report.template import fill, table
 from gascnn.exporters.onnx.metadata import own_version
-from gascnn.toolkit.files import atomic_path
+from gascnn.toolkit.files import write_text
 
 
 def write_boards_page(path: Path, merged: dict[str, Any], command: str = "") -> None:
@@ -20,9 +20,7 @@ def write_boards_page(path: Path, merged: dict[str, Any], command: str = "") -> 
         UsageError: what it is drawn with is not installed.
         DataError: it cannot be written.
     """
-    text = render_boards(merged, command)
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(path, render_boards(merged, command))
 
 
 def render_boards(merged: dict[str, Any], command: str = "") -> str:

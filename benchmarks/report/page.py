@@ -8,7 +8,7 @@ from typing import Any
 from gascnn.benchmarks.report.sections import SECTIONS
 from gascnn.benchmarks.report.summary import points, times
 from gascnn.benchmarks.report.template import fill
-from gascnn.toolkit.files import atomic_path
+from gascnn.toolkit.files import write_text
 
 
 def write_page(path: Path, report: dict[str, Any]) -> None:
@@ -22,9 +22,7 @@ def write_page(path: Path, report: dict[str, Any]) -> None:
         UsageError: what it is drawn with is not installed.
         DataError: it cannot be written.
     """
-    text = render(report)
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(path, render(report))
 
 
 def render(report: dict[str, Any]) -> str:

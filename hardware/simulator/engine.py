@@ -112,7 +112,7 @@ class Simulator:
                     f"method {method} is for spikes; sigma-delta networks run with plain, which auto takes"
                 )
             self._method = "plain"
-        elif method != "plain" and not _has_numba():
+        elif method != "plain" and not has_numba():
             if method != "auto":
                 raise UsageError(f"method {method} needs numba; install gascnn[fast], or use method plain")
             self._method = "plain"
@@ -260,8 +260,12 @@ class Simulator:
         return events_of(given.reshape(*given.shape[:2], channels, self._layouts[0].pixels_in))
 
 
-def _has_numba() -> bool:
-    return importlib.util.find_spec("numba") is not None
+def has_numba() -> bool:
+    """Whether the fast methods can run; without it ``auto`` takes the plain one."""
+    try:
+        return importlib.util.find_spec("numba") is not None
+    except (ImportError, ValueError):  # something stands in its place that cannot be imported
+        return False
 
 
 def _silent(images: int) -> None:

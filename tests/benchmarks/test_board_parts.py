@@ -11,10 +11,10 @@ from gascnn.benchmarks.board import energy, timing
 from gascnn.benchmarks.board.conditions import board_name, describe_conditions
 from gascnn.benchmarks.board.energy import EnergyPlan, Meter, choose_meter, measure_all
 from gascnn.benchmarks.board.figures import accuracy, latency
-from gascnn.benchmarks.board.run import _peak_memory_bytes
 from gascnn.benchmarks.board.timing import Task, take_turns, warm_up
 from gascnn.hardware import power
 from gascnn.hardware.power import EnergyMeasurement, Unavailable
+from gascnn.hardware.process import peak_memory_bytes
 from gascnn.toolkit.errors import BackendError, UsageError
 
 # --- figures ----------------------------------------------------------------------------------------------------------
@@ -146,8 +146,8 @@ def test_a_board_is_called_what_its_device_tree_says(tmp_path):
 
 def test_peak_memory_is_this_process_own(tmp_path):
     (tmp_path / "status").write_text("Name:\tpython\nVmHWM:\t  2048 kB\n")
-    assert _peak_memory_bytes(tmp_path / "status") == 2048 * 1024
-    assert _peak_memory_bytes(tmp_path / "none") > 1e6
+    assert peak_memory_bytes(tmp_path / "status") == 2048 * 1024
+    assert peak_memory_bytes(tmp_path / "none") > 1e6
 
 
 # --- energy -----------------------------------------------------------------------------------------------------------

@@ -210,7 +210,7 @@ def test_too_little_memory_is_said():
 def test_a_missing_numba_means_the_plain_version(monkeypatch):
     network, spikes = small_network(), random_spikes((2, 4, 3, 6, 6))
     expected = simulate(network, spikes)
-    monkeypatch.setattr(engine, "_has_numba", lambda: False)
+    monkeypatch.setattr(engine, "has_numba", lambda: False)
     np.testing.assert_array_equal(simulate(network, spikes).counts[1], expected.counts[1])
     with pytest.raises(UsageError, match=r"method events needs numba; install gascnn\[fast\], or use method plain"):
         simulate(network, spikes, method="events")

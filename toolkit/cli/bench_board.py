@@ -113,12 +113,11 @@ def execute_merge(
     say(page)
     if output is not None:
         from gascnn.benchmarks.report.boards_page import write_boards_page
-        from gascnn.toolkit.files import atomic_path
+        from gascnn.toolkit.files import write_text
 
         output.mkdir(parents=True, exist_ok=True)
         save_json(output / "boards.json", merged)
-        with atomic_path(output / "boards.md") as temporary:
-            temporary.write_text(page, encoding="utf-8")
+        write_text(output / "boards.md", page)
         write_boards_page(output / "boards.html", merged, options.typed("gascnn bench merge"))
         say(f"report: {output / 'boards.html'}")
     return merged

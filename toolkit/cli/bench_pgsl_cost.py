@@ -81,10 +81,9 @@ def _exit_unless(good: bool) -> None:
 
 
 def _end(report: dict[str, Any], text: str, json_path: Path | None, page: Path | None) -> None:
-    from gascnn.toolkit.files import atomic_path
+    from gascnn.toolkit.files import write_text
 
     say(text)
     if page is not None:
-        with atomic_path(page) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_text(page, text)
     save_json(json_path, report)

@@ -67,7 +67,7 @@ def execute(
     from gascnn.benchmarks.pgsl.mu_report import COLUMNS, READINGS, draw, figure_3, markdown, rows
     from gascnn.benchmarks.plots import check_picture
     from gascnn.toolkit.data import load_dataset
-    from gascnn.toolkit.files import atomic_path
+    from gascnn.toolkit.files import write_text
 
     del json_path
     counts = {"--limit": limit, "--pixels": pixels, "--image-size": image_size, "--local-epochs": local_epochs}
@@ -93,16 +93,8 @@ def execute(
         draw(report, plot)
         say(f"curves in {plot}")
     if page is not None:
-        with atomic_path(page) as temporary:
-            temporary.write_text(markdown(report, _typed(chosen)), encoding="utf-8")
+        write_text(page, markdown(report, options.typed("gascnn bench pgsl mu")))
     return report
-
-
-def _typed(chosen: dict[str, Any]) -> str:
-    """The command that gives these curves again, options that have their defaults among them."""
-    names = {"name": "data", "split": "split", "images": "limit", "image_size": "image-size"}
-    words = (f"--{names.get(name, name.replace('_', '-'))} {value}" for name, value in chosen.items())
-    return f"gascnn bench pgsl mu {' '.join(words)}"
 
 
 def _attack(name: str, dataset: Dataset, pixels: int, epochs: int, seed: int) -> Callable[[Tensor], Tensor]:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from gascnn.benchmarks.pgsl.recognition import Reconstructions
 
 
+_GROUP = "gascnn bench pgsl"
+
+
 def _measurement(function: Any) -> Any:
     """What the three commands share."""
     for option in (
@@ -60,8 +63,7 @@ def recognition(**arguments: Any) -> None:
         data_dir=arguments["data_dir"],
         progress=note,
     )
-    more = "" if arguments["reconstructed"] is None else f" --reconstructed {arguments['reconstructed']}"
-    _end(report, markdown(report, _typed("recognition", arguments) + more), arguments)
+    _end(report, markdown(report, options.typed(f"{_GROUP} recognition")), arguments)
 
 
 @click.command("reconstruction")
@@ -77,7 +79,7 @@ def reconstruction(**arguments: Any) -> None:
 
     settings = _settings(preset, arguments)
     report = measure(settings, note, arguments["partial"], data_dir=arguments["data_dir"])
-    _end(report, f"{markdown(report)}\n`{_typed('reconstruction', arguments)}`\n", arguments)
+    _end(report, f"{markdown(report)}\n`{options.typed(f'{_GROUP} reconstruction')}`\n", arguments)
 
 
 @click.command("choices")
@@ -99,8 +101,7 @@ def choices(**arguments: Any) -> None:
         data_dir=arguments["data_dir"],
         progress=note,
     )
-    more = "".join(f" --only '{name}'" for name in arguments["only"])
-    _end(report, markdown(report, _typed("choices", arguments) + more), arguments)
+    _end(report, markdown(report, options.typed(f"{_GROUP} choices")), arguments)
 
 
 @click.command("strength")
@@ -118,15 +119,16 @@ def strength(**arguments: Any) -> None:
 
     Each strength trains networks of its own.
     """
-    pixels = None if arguments["pixels"] is None else _numbers("--pixels", arguments["pixels"])
-    given = (name for name in ("pixels", "bounds") if arguments[name] is not None)
-    more = "".join(f" --{name} {arguments[name]}" for name in given)
+    pixels = (
+        None if arguments["pixels"] is None else options.numbers("--pixels", arguments["pixels"], example="5,10,40")
+    )
+    typed = options.typed(f"{_GROUP} strength")
     if arguments["of"] == "accuracy":
-        report, page = _accuracy_curve(arguments, pixels, _typed("strength", arguments) + more)
+        report, page = _accuracy_curve(arguments, pixels, typed)
     elif arguments["bounds"] is not None:
         raise UsageError("--bounds is for --of accuracy; images are reconstructed from attacks by pixels")
     else:
-        report, page = _reconstruction_curve(arguments, pixels, _typed("strength", arguments, of=True) + more)
+        report, page = _reconstruction_curve(arguments, pixels, typed)
     _end(report, page, arguments)
 
 
@@ -137,7 +139,7 @@ def _accuracy_curve(
     from gascnn.benchmarks.pgsl.strength import curve_of, markdown, measure
 
     settings = _settings(curve_preset, arguments)
-    bounds = () if arguments["bounds"] is None else _numbers("--bounds", arguments["bounds"], float)
+    bounds = () if arguments["bounds"] is None else options.numbers("--bounds", arguments["bounds"], float, "0.03,0.1")
     report = measure(
         settings,
         strengths=curve_of(_curve_pixels(arguments) if pixels is None else pixels, bounds),
@@ -184,28 +186,13 @@ def _settings(preset: Callable[[str, str], Any], arguments: dict[str, Any]) -> A
     settings = preset(arguments["preset"], arguments["data"])
     if arguments["seeds"] is None:
         return settings
-    return replace(settings, seeds=_numbers("--seeds", arguments["seeds"]))
-
-
-def _numbers(name: str, text: str, kind: type[Any] = int) -> tuple[Any, ...]:
-    try:
-        return tuple(kind(number) for number in text.split(","))
-    except ValueError as error:
-        what = "whole numbers" if kind is int else "numbers"
-        raise UsageError(f"{name} is {text!r}; give {what} with commas between them") from error
-
-
-def _typed(command: str, arguments: dict[str, Any], of: bool = False) -> str:
-    seeds = "" if arguments["seeds"] is None else f" --seeds {arguments['seeds']}"
-    what = f" --of {arguments['of']}" if of else ""
-    return f"gascnn bench pgsl {command} --data {arguments['data']} --preset {arguments['preset']}{what}{seeds}"
+    return replace(settings, seeds=options.numbers("--seeds", arguments["seeds"], example="0,1,2"))
 
 
 def _end(report: dict[str, Any], page: str, arguments: dict[str, Any]) -> None:
-    from gascnn.toolkit.files import atomic_path
+    from gascnn.toolkit.files import write_text
 
     say(page)
     if arguments["page"] is not None:
-        with atomic_path(arguments["page"]) as temporary:
-            temporary.write_text(page, encoding="utf-8")
+        write_text(arguments["page"], page)
     save_json(arguments["json_path"], report)

@@ -55,7 +55,7 @@ def execute(
     from gascnn.benchmarks import machine
     from gascnn.benchmarks.retention import COLUMNS, FORMAT, cells, markdown, measure
     from gascnn.toolkit.cli.models import load_data, open_model
-    from gascnn.toolkit.files import atomic_path
+    from gascnn.toolkit.files import write_text
 
     for name, value in (("--limit", limit), ("--threads", threads), ("--batch-size", batch_size)):
         options.positive(name, value)
@@ -83,10 +83,7 @@ def execute(
     }
     table(COLUMNS, [cells(row) for row in rows])
     if page is not None:
-        names = " ".join(model.path.name for model in opened)
-        typed = f"gascnn bench retention {names} --ann {ann.name} --data {data}"
-        with atomic_path(page) as temporary:
-            temporary.write_text(markdown(rows, figures, data, typed), encoding="utf-8")
+        write_text(page, markdown(rows, figures, data, options.typed("gascnn bench retention")))
         say(f"table in {page}")
     return result
 

@@ -74,7 +74,7 @@ def execute(
 
     options.positive("--limit", limit)
     settings = ReportSettings(
-        steps=() if steps is None else options.whole_numbers("--steps", steps),
+        steps=() if steps is None else options.numbers("--steps", steps),
         tables=() if tables is None else tuple(tables.split(",")),
         batch_size=batch_size,
         threads=threads,

@@ -93,7 +93,7 @@ def execute(
     settings = Race(
         rounds=rounds,
         threads=threads,
-        images_at_once=_counts("--images-at-once", images_at_once),
+        images_at_once=options.numbers("--images-at-once", images_at_once, example="1,4,8"),
         lava_rounds=lava_rounds,
         at_least_s=seconds,
         python=who.peers_python(peers),
@@ -128,13 +128,6 @@ def execute(
         plots.draw(result, plot)
         say(f"drawn in {plot}")
     return result
-
-
-def _counts(option: str, text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError as error:
-        raise UsageError(f"{option} is {text!r}; give whole numbers such as 1,4,8") from error
 
 
 def _nets(nets: tuple[str, ...], scaling: bool) -> list[str]:

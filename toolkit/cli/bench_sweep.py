@@ -127,8 +127,8 @@ def execute(
     opened = open_model(model)
     compared = _ann_of(opened, ann)
     settings = Settings(
-        steps=tuple(_numbers("--steps", steps, int)),
-        factors=tuple(_numbers("--factors", factors, float)),
+        steps=options.numbers("--steps", steps),
+        factors=options.numbers("--factors", factors, float, "0.8,1,1.2"),
         skip=skip,
         seed=seed,
         batch_size=batch_size,
@@ -162,14 +162,6 @@ def execute(
         draw_sweep(result, plot)
         say(f"drawn in {plot}")
     return result
-
-
-def _numbers(option: str, text: str, kind: type[int] | type[float]) -> list[Any]:
-    try:
-        return [kind(part) for part in text.split(",")]
-    except ValueError as error:
-        example = "4,8,16" if kind is int else "0.8,1,1.2"
-        raise UsageError(f"{option} is {text!r}; give numbers such as {example}") from error
 
 
 def _ann_of(opened: Model, ann: Path | None) -> Model | None:

@@ -151,20 +151,27 @@ def positive(name: str, value: int | None) -> int | None:
     return value
 
 
-def whole_numbers(name: str, text: str) -> tuple[int, ...]:
+def numbers(name: str, text: str, kind: type[Any] = int, example: str = "4,8,16") -> tuple[Any, ...]:
     """``4,8,16`` as numbers.
+
+    Args:
+        name: of the option.
+        text: what was typed.
+        kind: ``int`` or ``float``.
+        example: of what is allowed.
 
     Raises:
         UsageError: names the option.
     """
     try:
-        return tuple(int(part) for part in text.split(","))
+        return tuple(kind(part) for part in text.split(","))
     except ValueError as error:
-        raise UsageError(f"{name} is {text!r}; give whole numbers with commas between them, such as 4,8,16") from error
+        what = "whole numbers" if kind is int else "numbers"
+        raise UsageError(f"{name} is {text!r}; give {what} such as {example}") from error
 
 
-_NOT_REPEATED = ("data_dir", "json_path")
-"""Where things lie on this machine plays no part in a result."""
+_NOT_REPEATED = ("data_dir", "json_path", "page", "partial", "plot")
+"""Where things lie on this machine, and where results go, plays no part in a result."""
 
 
 def typed(command: str) -> str:

@@ -92,7 +92,7 @@ def test_an_interrupted_sweep_goes_on(gascnn, models, tmp_path):
 @pytest.mark.parametrize(
     ("model", "arguments", "message"),
     [
-        ("zero", ("--steps", "x"), "--steps is 'x'; give numbers such as 4,8,16"),
+        ("zero", ("--steps", "x"), "--steps is 'x'; give whole numbers such as 4,8,16"),
         ("zero", ("--steps", "0"), "each must be 1..1000"),
         ("zero", ("--factors", "1,y"), "--factors is '1,y'; give numbers such as 0.8,1,1.2"),
         ("zero", ("--factors", "0"), "threshold factor is 0; it must be 0.05..20"),
