@@ -42,6 +42,10 @@ def _measurement(function: Any) -> Any:
 @click.command("recognition")
 @_measurement
 @click.option(
+    "--attacks", metavar="LIST",
+    help="Rows of these attacks alone, such as jsma,fgsm; none leaves them out.  [default: jsma,cw,bim,fgsm]",
+)
+@click.option(
     "--reconstructed", type=int, metavar="N",
     help="Also classify the first N test images as DLG, iDLG and DCGAN reconstruct them; seconds an image and method.",
 )  # fmt: skip
@@ -58,6 +62,7 @@ def recognition(**arguments: Any) -> None:
     settings = _settings(preset, arguments)
     report = measure(
         settings,
+        attacks=_attacks(arguments["attacks"]),
         partial=arguments["partial"],
         reconstructions=_reconstructions(arguments),
         data_dir=arguments["data_dir"],
@@ -170,6 +175,15 @@ def _reconstruction_curve(
         settings = replace(settings, strengths=tuple(dict.fromkeys((0, *pixels))))
     report = reconstruction_curve(settings, note, arguments["partial"], data_dir=arguments["data_dir"])
     return report, f"{curve_markdown(report)}\n`{typed}`\n"
+
+
+def _attacks(listed: str | None) -> tuple[str, ...]:
+    """Names as typed, unknown ones too, which the measurement refuses."""
+    from gascnn.benchmarks.pgsl.attacks import TITLES
+
+    if listed is None:
+        return tuple(TITLES)
+    return () if listed == "none" else tuple(listed.split(","))
 
 
 def _reconstructions(arguments: dict[str, Any]) -> Reconstructions | None:

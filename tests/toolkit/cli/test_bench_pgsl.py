@@ -11,6 +11,7 @@ import pytest
 from gascnn.benchmarks.pgsl.mu import flip_pixels
 from gascnn.toolkit.cli import bench_pgsl
 from gascnn.toolkit.data import load_dataset
+from gascnn.toolkit.errors import UsageError
 from gascnn.toolkit.pgsl.recovery import robust_pca
 
 
@@ -53,6 +54,7 @@ def test_figure_3_is_written_and_drawn(gascnn, tmp_path):
         (("strength", "--data", "mnist", "--of", "reconstruction", "--pixels", ""), "--pixels is ''"),
         (("strength", "--data", "mnist", "--of", "reconstruction", "--bounds", "0.1"), "--bounds is for --of accuracy"),
         (("recognition", "--data", "mnist", "--reconstructed", "0"), "images to reconstruct are 0"),
+        (("recognition", "--data", "mnist", "--attacks", "fgsm,pgd"), "attack is 'pgd'; allowed: jsma, cw, bim, fgsm"),
         (("mu", "--data", "digits", "--attack", "jsma", "--pixels", "65"), "--pixels: pixels is 65"),
         (("mu", "--data", "digits", "--plot", "mu.jpg"), "mu.jpg is not a picture"),
         (("client", "--rounds", "1"), "1 rounds are too few"),
@@ -67,6 +69,21 @@ def test_what_cannot_be_measured_is_refused_in_a_line(gascnn, arguments, told):
     assert result.status == 2
     assert told in result.error
     assert len(result.error.splitlines()) == 1
+
+
+def test_rows_of_attacks_can_be_left_out(gascnn, monkeypatch):
+    from gascnn.benchmarks.pgsl import recognition
+
+    asked = []
+
+    def measured(settings, **arguments):
+        asked.append(arguments["attacks"])
+        raise UsageError("asked")
+
+    monkeypatch.setattr(recognition, "measure", measured)
+    for typed in ((), ("--attacks", "fgsm,jsma"), ("--attacks", "none")):
+        assert gascnn("bench", "pgsl", "recognition", "--data", "mnist", *typed).error.endswith("asked")
+    assert asked == [("jsma", "cw", "bim", "fgsm"), ("fgsm", "jsma"), ()]
 
 
 def test_each_command_is_where_the_help_says(gascnn):
