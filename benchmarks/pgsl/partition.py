@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,13 @@ from gascnn.toolkit.errors import DataError
 
 FOLDS = 5
 """Test sets that mini-MIAS is divided into: seeds 0 to 4 test each film once, 5 to 9 do so in another division."""
+
+TISSUES = ("F", "G", "D")
+"""mini-MIAS' letters of the breast's tissue: fatty, fatty-glandular, dense-glandular."""
+
+MIAS = ("mias", "mias-tissue")
+"""Its films by finding (normal, benign, malignant), as PGSL has them, or by tissue: the same films with labels that a
+small network can learn from so few."""
 
 VALIDATION_SHARE = 0.15
 """Of the films left beside a test set."""
@@ -73,7 +81,7 @@ def make_partition(
     training images from ``train``; all seeds test the same images.
 
     Args:
-        data: name or path, as for :func:`gascnn.toolkit.data.load_dataset`.
+        data: name or path, as for :func:`gascnn.toolkit.data.load_dataset`, or ``mias-tissue``, see :data:`MIAS`.
         seed: 0 or more.
         image_size: pixels a side.
         framing: of the images.
@@ -84,8 +92,8 @@ def make_partition(
         DataError: nothing of that name, or damaged files.
         UsageError: an image size or framing that is not allowed.
     """
-    if data == "mias":
-        return _mias(seed, image_size, framing, limits, data_dir)
+    if data in MIAS:
+        return _mias(data, seed, image_size, framing, limits, data_dir)
     dataset = load_dataset(data, data_dir=data_dir, image_size=image_size, framing=framing)
     count = len(dataset.train) if limits[0] is None else limits[0]
     order = torch.randperm(len(dataset.train), generator=torch.Generator().manual_seed(seed))[:count]
@@ -102,6 +110,7 @@ def make_partition(
 
 
 def _mias(
+    data: str,
     seed: int,
     image_size: int | None,
     framing: str,
@@ -112,12 +121,13 @@ def _mias(
     if paths is None:
         load_dataset("mias", data_dir=data_dir)  # says where it looked
     assert paths is not None
-    arrays = read_arrays(paths[0], ("images", "labels", "ref"))
+    arrays = read_arrays(paths[0], ("images", "labels", "ref", *(() if data == "mias" else ("tissue",))))
     films = [str(reference).removeprefix("mdb") for reference in arrays["ref"].tolist()]
-    labels = arrays["labels"].astype(np.int64)
+    classes = MIAS_CLASSES if data == "mias" else TISSUES
+    labels = arrays["labels"].astype(np.int64) if data == "mias" else _tissue_labels(arrays["tissue"])
     if not all(film.isascii() and film.isdigit() for film in films) or len(films) != len(labels):
         raise DataError("mini-MIAS: film references are not of the form mdb001; run: gascnn data fetch mias")
-    check_labels(labels, MIAS_CLASSES, "mini-MIAS")
+    check_labels(labels, classes, "mini-MIAS")
     images = convert_stack(arrays["images"][:, None], image_size, None, framing)
     pairs = np.array([(int(film) + 1) // 2 for film in films], dtype=np.int64)
     places = patient_folds(labels, pairs, seed)
@@ -132,12 +142,20 @@ def _mias(
         val=val,
         test=test,
         units=pairs[orders[2]],
-        classes=len(MIAS_CLASSES),
+        classes=len(classes),
         rule=(
             f"by patient, films 2k-1 and 2k being patient k's: {FOLDS} test sets, stratified by class, of which each "
             f"seed tests another; of the rest {VALIDATION_SHARE:.0%} validation"
         ),
     )
+
+
+def _tissue_labels(letters: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    found = [str(letter) for letter in letters.tolist()]
+    wrong = [letter for letter in found if letter not in TISSUES]
+    if wrong:
+        raise DataError(f"mini-MIAS: tissue {wrong[0]!r}; allowed: {', '.join(TISSUES)}; run: gascnn data fetch mias")
+    return np.array([TISSUES.index(letter) for letter in found], dtype=np.int64)
 
 
 def patient_folds(labels: npt.NDArray[np.int64], patients: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.str_]:

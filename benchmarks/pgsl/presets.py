@@ -99,7 +99,11 @@ class Settings:
         return replace(self.local, seed=seed)
 
 
-_SHIFTED = Recipe("shifted and turned", augmentation="light")
+_SHIFTED_ANNEALED = Recipe(
+    "shifted and turned, 2e-3 with decay 3e-3",
+    augmentation="light",
+    changes=(("learning_rate", 2e-3), ("decay", 3e-3)),
+)
 _SHIFTED_FASTER = Recipe("shifted and turned, decay 1e-3", augmentation="light", changes=(("decay", 1e-3),))
 _MIAS_RECIPES = (
     Recipe("augmented", augmentation="medical"),
@@ -143,15 +147,24 @@ PRESETS: dict[str, dict[str, Settings]] = {
             strengths=_MIAS_STRENGTHS,
             recipes=_MIAS_RECIPES[:1],
         ),
+        "mias-tissue": Settings(
+            "mias-tissue",
+            image_size=64,
+            framing="foreground",
+            white_box_images=30,
+            options=PgslOptions(pixels=40, epochs=25, batch_size=16),
+            local=LocalOptions(epochs=30, batch_size=16),
+            strengths=_MIAS_STRENGTHS,
+            recipes=(Recipe("shifted and turned", augmentation="light"),),
+        ),
     },
     "paper": {
         "mnist": Settings(
             "mnist",
-            val_images=1000,
             attacked_train_images=20_000,
             white_box_images=1000,
-            options=PgslOptions(epochs=15),
-            recipes=(_SHIFTED,),
+            options=PgslOptions(epochs=10),
+            recipes=(_SHIFTED_ANNEALED,),
         ),
         "mias": Settings(
             "mias",

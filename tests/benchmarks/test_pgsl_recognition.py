@@ -229,6 +229,7 @@ def mammograms(tmp_path):
         images=np.repeat(films, 16 * 16).reshape(60, 16, 16).astype(np.uint8),
         labels=np.tile([0, 0, 0, 0, 1, 2], 10),
         ref=np.array([f"mdb{film:03d}" for film in films]),
+        tissue=np.array(["FGD"[film // 2 % 3] for film in films]),
     )
     return tmp_path
 
@@ -252,6 +253,20 @@ def test_mias_is_divided_by_patient_pair(mammograms):
     np.savez(mammograms / "mias.npz", **(changed | {"ref": np.array(["film"] * 60)}))
     with pytest.raises(DataError, match="film references are not of the form mdb001"):
         make_partition("mias", 0, data_dir=mammograms)
+
+
+def test_the_same_films_have_their_tissue_as_label(mammograms):
+    part = make_partition("mias-tissue", 1, image_size=8, data_dir=mammograms)
+    assert part.classes == 3
+    for name in ("train", "val", "test"):
+        half = getattr(part, name)
+        assert half.labels.tolist() == [film // 2 % 3 for film in half.images[:, 0, 0, 0].tolist()]
+    with np.load(mammograms / "mias.npz") as arrays:
+        changed = dict(arrays)
+    changed["tissue"][7] = "X"
+    np.savez(mammograms / "mias.npz", **changed)
+    with pytest.raises(DataError, match="tissue 'X'; allowed: F, G, D"):
+        make_partition("mias-tissue", 0, data_dir=mammograms)
 
 
 def test_other_sets_draw_training_images_by_seed():

@@ -13,6 +13,7 @@ from gascnn.toolkit.cli.output import note, save_json, say
 from gascnn.toolkit.errors import UsageError
 
 if TYPE_CHECKING:
+    from gascnn.benchmarks.pgsl.presets import Settings
     from gascnn.benchmarks.pgsl.recognition import Reconstructions
 
 
@@ -33,7 +34,7 @@ def _measurement(function: Any) -> Any:
             "--preset", type=click.Choice(["smoke", "small", "paper"]), default="small", show_default=True,
             help="smoke: digits, a minute; small: mnist or mias, hours of two cores; paper: its own sizes.",
         ),
-        options.data(required=True, help_text="digits, mnist or mias, as the preset has it."),
+        options.data(required=True, help_text="digits, mnist, mias or mias-tissue, as the preset has it."),
     ):  # fmt: skip
         function = option(function)
     return function
@@ -42,9 +43,13 @@ def _measurement(function: Any) -> Any:
 @click.command("recognition")
 @_measurement
 @click.option(
-    "--attacks", metavar="LIST",
+    "--attacks",
+    metavar="LIST",
     help="Rows of these attacks alone, such as jsma,fgsm; none leaves them out.  [default: jsma,cw,bim,fgsm]",
 )
+@click.option("--set", "changes", multiple=True, metavar="NAME=VALUE", help="Of the split network, such as epochs=10.")
+@click.option("--augmentation", metavar="NAME", help="none, light, medical, ...  [default: the preset's recipes]")
+@click.option("--balance", type=float, help="0 shows each image once an epoch, 1 the same number of each class.")
 @click.option(
     "--reconstructed", type=int, metavar="N",
     help="Also classify the first N test images as DLG, iDLG and DCGAN reconstruct them; seconds an image and method.",
@@ -59,7 +64,7 @@ def recognition(**arguments: Any) -> None:
     from gascnn.benchmarks.pgsl.recognition import measure
     from gascnn.benchmarks.pgsl.recognition_table import markdown
 
-    settings = _settings(preset, arguments)
+    settings = _attempt(_settings(preset, arguments), arguments)
     report = measure(
         settings,
         attacks=_attacks(arguments["attacks"]),
@@ -175,6 +180,21 @@ def _reconstruction_curve(
         settings = replace(settings, strengths=tuple(dict.fromkeys((0, *pixels))))
     report = reconstruction_curve(settings, note, arguments["partial"], data_dir=arguments["data_dir"])
     return report, f"{curve_markdown(report)}\n`{typed}`\n"
+
+
+def _attempt(settings: Settings, arguments: dict[str, Any]) -> Settings:
+    """The preset's settings with what was typed instead: options, and how training images are presented."""
+    from gascnn.benchmarks.pgsl.training import Recipe
+    from gascnn.toolkit.cli.pgsl_local import split_options
+
+    changes, augmentation, balance = arguments["changes"], arguments["augmentation"], arguments["balance"]
+    recipes = settings.recipes
+    if augmentation is not None or balance is not None:
+        name = f"augmentation {augmentation or 'none'}, balance {balance or 0:g}"
+        recipes = (Recipe(name, augmentation or "none", balance or 0.0),)
+    named = {change.partition("=")[0] for change in changes}
+    kept = (replace(one, changes=tuple(pair for pair in one.changes if pair[0] not in named)) for one in recipes)
+    return replace(settings, options=split_options(None, changes, settings.options.to_dict()), recipes=tuple(kept))
 
 
 def _attacks(listed: str | None) -> tuple[str, ...]:

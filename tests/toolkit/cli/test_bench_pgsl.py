@@ -48,13 +48,15 @@ def test_figure_3_is_written_and_drawn(gascnn, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("recognition", "--data", "digits"), "preset small is for mnist, mias, not for digits"),
+        (("recognition", "--data", "digits"), "preset small is for mnist, mias, mias-tissue, not for digits"),
         (("reconstruction", "--data", "mnist", "--seeds", "0,x"), "--seeds is '0,x'; give whole numbers"),
         (("strength", "--data", "mnist", "--seeds", "1,1"), "seeds are (1, 1); different whole numbers"),
         (("strength", "--data", "mnist", "--of", "reconstruction", "--pixels", ""), "--pixels is ''"),
         (("strength", "--data", "mnist", "--of", "reconstruction", "--bounds", "0.1"), "--bounds is for --of accuracy"),
         (("recognition", "--data", "mnist", "--reconstructed", "0"), "images to reconstruct are 0"),
         (("recognition", "--data", "mnist", "--attacks", "fgsm,pgd"), "attack is 'pgd'; allowed: jsma, cw, bim, fgsm"),
+        (("recognition", "--data", "mnist", "--set", "epochs"), "--set 'epochs' has no value"),
+        (("recognition", "--data", "mnist", "--augmentation", "upside-down"), "upside-down"),
         (("mu", "--data", "digits", "--attack", "jsma", "--pixels", "65"), "--pixels: pixels is 65"),
         (("mu", "--data", "digits", "--plot", "mu.jpg"), "mu.jpg is not a picture"),
         (("client", "--rounds", "1"), "1 rounds are too few"),
@@ -84,6 +86,26 @@ def test_rows_of_attacks_can_be_left_out(gascnn, monkeypatch):
     for typed in ((), ("--attacks", "fgsm,jsma"), ("--attacks", "none")):
         assert gascnn("bench", "pgsl", "recognition", "--data", "mnist", *typed).error.endswith("asked")
     assert asked == [("jsma", "cw", "bim", "fgsm"), ("fgsm", "jsma"), ()]
+
+
+def test_another_attempt_is_typed(gascnn, monkeypatch):
+    from gascnn.benchmarks.pgsl import recognition
+
+    asked = []
+
+    def measured(settings, **_):
+        asked.append(settings)
+        raise UsageError("asked")
+
+    monkeypatch.setattr(recognition, "measure", measured)
+    typed = ("--set", "decay=3e-4", "--set", "epochs=2", "--augmentation", "medical", "--balance", "0.5")
+    for more in ((), typed[:4], typed):
+        assert gascnn("bench", "pgsl", "recognition", "--data", "mnist", *more).error.endswith("asked")
+    preset, changed, presented = asked
+    options = [each.split_options(0, each.recipes[0]) for each in asked]
+    assert [(one.decay, one.epochs) for one in options] == [(1e-3, 5), (3e-4, 2), (3e-4, 2)]
+    assert changed.recipes[0].augmentation == preset.recipes[0].augmentation == "light"
+    assert [(one.augmentation, one.balance) for one in presented.recipes] == [("medical", 0.5)]
 
 
 def test_each_command_is_where_the_help_says(gascnn):
