@@ -117,6 +117,8 @@ def read_npz(path: Path, image_size: int | None, channels: int | None, framing: 
 
 def _images(images: npt.NDArray[Any], where: str) -> npt.NDArray[np.uint8]:
     shape = images.shape
+    if shape and not shape[0]:
+        raise DataError(f"{where}: no images (shape {shape}); three splits need at least one each")
     if images.ndim == 3:
         images = images[:, None]
     elif images.ndim == 4 and shape[1] not in (1, 3) and shape[3] in (1, 3):

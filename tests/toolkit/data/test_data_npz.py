@@ -138,7 +138,7 @@ def nan_images():
         ({"images": images((20, 2, 6, 5)), "labels": LABELS}, r"images of shape \(20, 2, 6, 5\)"),
         (
             {"images": images((0, 6, 5)), "labels": LABELS[:0]},
-            r"images of shape \(0, 1, 6, 5\)|images of shape \(0, 6, 5\)",
+            r"no images \(shape \(0, 6, 5\)\); three splits need at least one each",
         ),
         ({"images": images(), "labels": LABELS[:19]}, r"labels are int64 of shape \(19,\); integers \(20,\)"),
         ({"images": images(), "labels": LABELS / 2}, "labels are float64"),
