@@ -2,7 +2,8 @@
 
 ``model.json`` says what the network is, what images it takes, its classes, its measured figures and where it came
 from; the tensors are in safetensors, under the names of a PyTorch ``state_dict`` (``kind`` ``ann``) or of a NIR
-graph's nodes (``kind`` ``snn``); of a split network (``kind`` ``pgsl``) they are those of both sides.
+graph's nodes (``kind`` ``snn``); of a split network (``kind`` ``pgsl``) they are those of both sides,
+of a GAN (``kind`` ``gan``) generator's and discriminator's.
 ``statistics.safetensors``, if it is there, is named in ``model.json`` too.
 """
 
@@ -22,7 +23,7 @@ from gascnn.toolkit.files import atomic_folder, sha256_file
 from gascnn.toolkit.framing import FRAMINGS
 
 SCHEMA = 1
-KINDS = ("ann", "snn", "pgsl")
+KINDS = ("ann", "snn", "pgsl", "gan")
 MODEL_FILE, WEIGHTS_FILE, STATISTICS_FILE = "model.json", "weights.safetensors", "statistics.safetensors"
 
 
@@ -45,10 +46,10 @@ class Bundle:
     """A trained network with everything needed to use it.
 
     Attributes:
-        kind: ``ann`` (trained in PyTorch), ``snn`` (converted to spikes, still in floating point) or ``pgsl`` (a split
-            network, client and server).
+        kind: ``ann`` (trained in PyTorch), ``snn`` (converted to spikes, still in floating point), ``pgsl`` (a split
+            network, client and server) or ``gan`` (generator and discriminator).
         architecture: ``ann``: ``{"name": "resnet", "arguments": {...}}`` or ``{"name": "package:function"}``;
-            ``snn``: the NIR graph without its arrays; ``pgsl``: its options.
+            ``snn``: the NIR graph without its arrays; ``pgsl``, ``gan``: their options.
         image_shape: (C, H, W).
         classes: class names in the order of the outputs.
         tensors: named arrays.
@@ -59,7 +60,7 @@ class Bundle:
         statistics: of its activations, if they were saved with it.
     """
 
-    kind: Literal["ann", "snn", "pgsl"]
+    kind: Literal["ann", "snn", "pgsl", "gan"]
     architecture: dict[str, Any]
     image_shape: tuple[int, int, int]
     classes: tuple[str, ...]

@@ -18,6 +18,7 @@ COMMANDS = {
     "train": "train a classifier and write a bundle",
     "calibrate": "save activation statistics with a bundle, to convert it without data",
     "synthesise": "make images from a trained classifier alone",
+    "gan": "train a GAN on real images, make labelled images with it",
     "convert": "turn a trained classifier into a spiking network",
     "export": "write a NetX file for Lava, a NIR file, or an ONNX file",
     "spike-learn": "retrain a NetX file with spikes to answer as its ANN",
@@ -29,6 +30,7 @@ COMMANDS = {
     "lava": "install Lava in an interpreter of its own, or show it",
     "doctor": "show versions, interpreters and backends",
     "bench": "measure deployed networks, side by side with their peers",
+    "chain": "from images to a verified spike-encoded network, with a manifest of hashes",
     "demo": "train, convert, export, run in Lava, verify and report",
 }
 """Commands in the order of the help; the module of the same name holds each."""

@@ -14,6 +14,7 @@ MODULES = {
     "profile": ("bench_profile", "show where the simulator's time goes"),
     "retention": ("bench_retention", "accuracy, work and energy of deployed networks against their ANN"),
     "sweep": ("bench_sweep", "accuracy, work and time against T and the thresholds, with a recommended T"),
+    "synthetic": ("bench_synthetic", "made images: are they good, are they copies of training images"),
     "pgsl": ("bench_pgsl", "the tables and figures of split learning, and what its client and server cost"),
 }
 """By command: the module that holds it, and its line in the help."""

@@ -101,6 +101,8 @@ def _open_bundle(path: Path) -> Model:
             f"{path}: a bundle of kind pgsl, a split network; it goes with 'gascnn pgsl evaluate' and "
             "'gascnn export --target onnx' alone"
         )
+    if bundle.kind == "gan":
+        raise FormatError(f"{path}: a bundle of kind gan, which classifies nothing; it goes with 'gascnn gan sample'")
     from gascnn.toolkit.graph_bundle import graph_from_bundle
 
     return _graph_model(path, digest, graph_from_bundle(bundle), bundle)

@@ -1,0 +1,98 @@
+import numpy as np
+import pytest
+import torch
+
+from gascnn.models.gan import FirstStage
+from gascnn.toolkit.errors import DataError, UsageError
+from gascnn.toolkit.training.bundles import build_model
+from gascnn.toolkit.training.gan.bundle import Gan, new_parts
+from gascnn.toolkit.training.gan.sample import sample
+
+CLASSES, SHAPE = ("row", "column", "diagonal"), (1, 8, 8)
+
+
+@pytest.fixture
+def gan(network, tiny):
+    torch.manual_seed(2)
+    generator, critic = new_parts(SHAPE, FirstStage(build_model(network)), tiny())
+    return Gan(generator.eval(), critic.eval(), tiny(), CLASSES, SHAPE)
+
+
+@pytest.fixture
+def copier(network, tiny):
+    """A GAN whose mask is 1 everywhere: by equation 2 each slice is its source."""
+    generator, critic = new_parts(SHAPE, FirstStage(build_model(network)), tiny(plane="image"))
+    with torch.no_grad():
+        generator.attention.mask.bias.fill_(200.0)
+    return Gan(generator.eval(), critic.eval(), tiny(plane="image"), CLASSES, SHAPE)
+
+
+def test_classes_take_turns_and_sources_do_not_repeat(gan, dataset):
+    done = []
+    made = sample(gan, dataset, 48, progress=done.append)
+    assert made.images.shape == (144, 1, 8, 8)
+    assert made.images.dtype == np.uint8
+    assert made.labels.tolist() == [i % 3 for i in range(144)]
+    np.testing.assert_allclose(made.condition, np.array([0.0, 0.5, 1.0])[made.labels])
+    for k in range(3):  # 48 training images: each once a class
+        assert sorted(made.source[made.labels == k]) == list(range(48))
+    np.testing.assert_array_equal(made.source_label, dataset.train.labels[made.source])
+    assert done[-1] == 144
+    again = sample(gan, dataset, 50).source[:150:3]
+    assert len(set(again[:48].tolist())) == 48
+    assert len(again) == 50
+
+
+def test_what_is_made_of_a_copier_are_its_sources(copier, dataset):
+    made = sample(copier, dataset, 20, seed=5)
+    np.testing.assert_array_equal(made.images, dataset.train.images[made.source])
+    assert made.report["difference_from_source"] == 0
+
+
+def test_images_by_hand(gan, dataset):
+    made = sample(gan, dataset, 4)
+    real = torch.from_numpy(dataset.train.images[made.source].astype(np.float32)) / 127.5 - 1
+    with torch.no_grad():
+        slices = gan.generator(real, torch.from_numpy(made.condition)).slices.numpy()
+        realism, read = gan.critic(torch.from_numpy(made.images.astype(np.float32)) / 127.5 - 1)
+    assert np.abs((slices + 1) * 127.5 - made.images).max() < 0.51
+    np.testing.assert_allclose(made.realism, realism.numpy(), atol=1e-5)
+    np.testing.assert_allclose(made.condition_read, read.numpy(), atol=1e-5)
+    assert made.report["condition_error"] == pytest.approx(np.abs(read.numpy() - made.condition).mean(), abs=1e-5)
+    nearest = np.abs(read.numpy()[:, None] - np.array([0, 0.5, 1])).argmin(1)
+    assert made.report["read_as_asked"] == pytest.approx((nearest == made.labels).mean())
+    expected = np.abs(made.images.astype(float) - dataset.train.images[made.source]).mean() / 255
+    assert made.report["difference_from_source"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("sources", ["same", "other"])
+def test_sources_of_the_same_class_or_another(gan, dataset, sources):
+    made = sample(gan, dataset, 30, sources=sources)
+    assert np.all((made.source_label == made.labels) == (sources == "same"))
+
+
+def test_seeds_repeat_and_differ(gan, dataset):
+    one, same, other = (sample(gan, dataset, 5, seed=seed) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(one.images, same.images)
+    np.testing.assert_array_equal(one.source, same.source)
+    assert one.source.tolist() != other.source.tolist()
+
+
+def test_what_is_kept_beside_the_images(gan, dataset):
+    made = sample(gan, dataset, 2)
+    arrays = made.arrays()
+    assert set(arrays) == {"drawn_for", "source", "source_label", "condition", "condition_read", "realism"}
+    assert all(len(array) == 6 for array in arrays.values())
+
+
+def test_what_cannot_be_made(gan, dataset, dataset_maker):
+    with pytest.raises(UsageError, match="sources is 'mine'; allowed: any, same, other"):
+        sample(gan, dataset, 2, sources="mine")
+    with pytest.raises(UsageError, match="images is 0; at least one"):
+        sample(gan, dataset, 0)
+    with pytest.raises(DataError, match=r"has images of \(1, 12, 12\), \(1, 8, 8\) are wanted"):
+        sample(gan, dataset_maker(size=12), 2)
+    with torch.no_grad():
+        gan.generator.attention.image.bias.fill_(float("nan"))
+    with pytest.raises(DataError, match="the GAN gave NaN or infinity"):
+        sample(gan, dataset, 2)

@@ -1,0 +1,98 @@
+"""One process, or several that ``torchrun`` started: who is first, and means over all of them.
+
+Every process draws the same batch from the same generator and takes its share of it; gradients are averaged by
+DistributedDataParallel. So a run on n devices trains on the batches of a run on one, and differs by rounding alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from gascnn.toolkit.errors import UsageError
+
+
+def started() -> int:
+    """How many processes torchrun started; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_first() -> bool:
+    """Whether this process writes files and talks: the only one, or torchrun's rank 0."""
+    return started() == 1 or os.environ.get("RANK", "0") == "0"
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The processes of a run.
+
+    Attributes:
+        rank: of this one, from 0.
+        count: of all.
+        device: this one computes on.
+    """
+
+    rank: int
+    count: int
+    device: torch.device
+
+    def share(self, batch: Tensor) -> Tensor:
+        """This process's rows of what all drew alike, on its device."""
+        return batch[self.rank :: self.count].to(self.device)
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Of the processes, the same bits in each."""
+        if self.count > 1:
+            values = values.clone()
+            dist.all_reduce(values)
+            values /= self.count
+        return values
+
+    def wait(self) -> None:
+        """Until all are here."""
+        if self.count > 1:
+            dist.barrier()
+
+    def wrapped(self, module: nn.Module) -> nn.Module:
+        """The module itself, or one whose gradients are averaged over the processes."""
+        if self.count == 1:
+            return module
+        # Its buffers are the frozen statistics of the ResNet, alike everywhere.
+        return nn.parallel.DistributedDataParallel(module, broadcast_buffers=False)
+
+
+@contextlib.contextmanager
+def joined(device: str, batch_size: int) -> Iterator[Processes]:
+    """Join the processes that torchrun started, if it did; leave them at the end.
+
+    Args:
+        device: ``cpu`` (gloo) or ``cuda`` (nccl).
+        batch_size: of an iteration; must be a multiple of the number of processes.
+
+    Raises:
+        UsageError: a batch that cannot be shared evenly, or no such device here.
+    """
+    count = started()
+    if batch_size % count:
+        raise UsageError(f"batch_size is {batch_size} for {count} processes; allowed: multiples of {count}")
+    place = torch.device("cpu")
+    if device == "cuda":
+        local = int(os.environ.get("LOCAL_RANK", "0"))
+        if not torch.cuda.is_available() or local >= torch.cuda.device_count():
+            raise UsageError(f"device is cuda, but there is none for process {local} here; use device cpu")
+        place = torch.device("cuda", local)
+        torch.cuda.set_device(place)
+    if count == 1:
+        yield Processes(0, 1, place)
+        return
+    dist.init_process_group("nccl" if device == "cuda" else "gloo")
+    try:
+        yield Processes(dist.get_rank(), count, place)
+    finally:
+        dist.destroy_process_group()
