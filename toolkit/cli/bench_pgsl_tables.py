@@ -48,8 +48,10 @@ def _measurement(function: Any) -> Any:
     help="Rows of these attacks alone, such as jsma,fgsm; none leaves them out.  [default: jsma,cw,bim,fgsm]",
 )
 @click.option("--set", "changes", multiple=True, metavar="NAME=VALUE", help="Of the split network, such as epochs=10.")
-@click.option("--augmentation", metavar="NAME", help="none, light, medical, ...  [default: the preset's recipes]")
-@click.option("--balance", type=float, help="0 shows each image once an epoch, 1 the same number of each class.")
+@click.option("--augmentation", metavar="NAME", help="none, light, medical, ...  [default: the preset's]")
+@click.option(
+    "--balance", type=float, help="0 shows each image once an epoch, 1 each class as often.  [default: the preset's]"
+)
 @click.option(
     "--reconstructed", type=int, metavar="N",
     help="Also classify the first N test images as DLG, iDLG and DCGAN reconstruct them; seconds an image and method.",
@@ -184,14 +186,14 @@ def _reconstruction_curve(
 
 def _attempt(settings: Settings, arguments: dict[str, Any]) -> Settings:
     """The preset's settings with what was typed instead: options, and how training images are presented."""
-    from gascnn.benchmarks.pgsl.training import Recipe
     from gascnn.toolkit.cli.pgsl_local import split_options
 
-    changes, augmentation, balance = arguments["changes"], arguments["augmentation"], arguments["balance"]
+    changes = arguments["changes"]
+    told = {name: arguments[name] for name in ("augmentation", "balance") if arguments[name] is not None}
     recipes = settings.recipes
-    if augmentation is not None or balance is not None:
-        name = f"augmentation {augmentation or 'none'}, balance {balance or 0:g}"
-        recipes = (Recipe(name, augmentation or "none", balance or 0.0),)
+    if told:
+        first = replace(recipes[0], **told)
+        recipes = (replace(first, name=f"augmentation {first.augmentation}, balance {first.balance:g}"),)
     named = {change.partition("=")[0] for change in changes}
     kept = (replace(one, changes=tuple(pair for pair in one.changes if pair[0] not in named)) for one in recipes)
     return replace(settings, options=split_options(None, changes, settings.options.to_dict()), recipes=tuple(kept))

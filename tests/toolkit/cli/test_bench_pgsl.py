@@ -99,13 +99,14 @@ def test_another_attempt_is_typed(gascnn, monkeypatch):
 
     monkeypatch.setattr(recognition, "measure", measured)
     typed = ("--set", "decay=3e-4", "--set", "epochs=2", "--augmentation", "medical", "--balance", "0.5")
-    for more in ((), typed[:4], typed):
+    for more in ((), typed[:4], typed, ("--balance", "1")):
         assert gascnn("bench", "pgsl", "recognition", "--data", "mnist", *more).error.endswith("asked")
-    preset, changed, presented = asked
+    preset, changed, presented, balanced = asked
     options = [each.split_options(0, each.recipes[0]) for each in asked]
-    assert [(one.decay, one.epochs) for one in options] == [(1e-3, 5), (3e-4, 2), (3e-4, 2)]
+    assert [(one.decay, one.epochs) for one in options] == [(1e-3, 5), (3e-4, 2), (3e-4, 2), (1e-3, 5)]
     assert changed.recipes[0].augmentation == preset.recipes[0].augmentation == "light"
     assert [(one.augmentation, one.balance) for one in presented.recipes] == [("medical", 0.5)]
+    assert [(one.augmentation, one.balance) for one in balanced.recipes] == [("light", 1.0)]
 
 
 def test_each_command_is_where_the_help_says(gascnn):
