@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from gascnn.benchmarks.synthetic.membership import membership
-from gascnn.benchmarks.synthetic.memorisation import memorisation
+from gascnn.benchmarks.synthetic.memorisation import _counted, memorisation, twins
 from gascnn.benchmarks.synthetic.planted import planted
 from gascnn.benchmarks.synthetic.space import feature_space, pixel_space
 from gascnn.benchmarks.synthetic.verdict import detected, verdict
+from gascnn.toolkit.errors import DataError
 
 WAVES = np.stack([np.cos(np.pi * (np.arange(16) + 0.5) * k / 16) for k in range(6)])
 """Slow ones, so that the images are smooth, and blurring them leaves something."""
@@ -28,8 +29,8 @@ TRAIN, VAL, TEST = people(0, 300), people(1, 200), people(2, 200)
 COPIES = planted(TRAIN[:20], TRAIN[20:40], seed=0)
 
 
-def examined(synthetic):
-    space = pixel_space({"synthetic": synthetic, "train": TRAIN, "val": VAL, "test": TEST, **COPIES})
+def examined(synthetic, val=VAL, test=TEST):
+    space = pixel_space({"synthetic": synthetic, "train": TRAIN, "val": val, "test": test, **COPIES})
     found = {"pixels": memorisation(space, list(COPIES))}
     return found["pixels"], verdict(found, {"pixels": membership(space, 0)})
 
@@ -136,15 +137,82 @@ def test_which_kinds_are_found_is_told():
         assert (found["sets"][kind]["relatively_near"]["value"] >= 0.5) == (kind in seen)
 
 
+def leaking(images, count):
+    """Held images of which the first are training images, every other one mirrored."""
+    held = images.copy()
+    held[:count] = TRAIN[200 : 200 + count]
+    held[1:count:2] = held[1:count:2, :, :, ::-1]
+    return held
+
+
+@pytest.mark.parametrize(("val", "test"), [(0, 1), (1, 0), (8, 5)])
+def test_held_images_that_are_in_training_hide_no_copies(val, test):
+    """A single one made the threshold of unmistakable copies 0, four in a hundred that of the ratio."""
+    made = with_copies("exact", 3)
+    found, first_line = examined(made, leaking(VAL, val), leaking(TEST, test))
+    assert found["left_out"] == {"val": val, "test": test}
+    assert (found["held"]["images"], found["sets"]["test"]["images"]) == (200 - val, 200 - test)
+    assert found["sets"]["synthetic"]["unmistakable"] == 3
+    assert found["sets"]["synthetic"]["relatively_near"]["count"] >= 3
+    assert found["sets"]["test"]["unmistakable"] == 0
+    assert first_line["level"] == "replays"
+    # As if the split were clean: the same thresholds without these images.
+    clean, _ = examined(made, VAL[val:], leaking(TEST, test))
+    assert found["thresholds"]["distance"] == pytest.approx(clean["thresholds"]["distance"])
+    clean, _ = examined(made, VAL[val:], TEST[test:])
+    assert found["thresholds"]["unmistakable"] == pytest.approx(clean["thresholds"]["unmistakable"])
+
+
+def test_strangers_are_no_copies_beside_a_split_that_is_not_clean():
+    found, first_line = examined(people(3, 200), leaking(VAL, 8), leaking(TEST, 5))
+    assert found["sets"]["synthetic"]["unmistakable"] == 0
+    assert first_line["level"] == "no sign"
+
+
+def test_a_split_of_training_images_alone_is_refused():
+    with pytest.raises(DataError, match=r"all 30 images of the test split equal training images \(pixels\)"):
+        examined(people(3, 60), test=TRAIN[:30])
+
+
+def test_copies_at_a_threshold_of_0():
+    """What equals a training image, and no held one, is a copy however small the smallest held distance is."""
+    space = feature_space("features", {
+        "synthetic": np.array([[0.0], [5.0], [9.0]]), "train": np.array([[0.0], [5.0]]),
+        "val": np.array([[1.0], [2.0]]), "test": np.array([[5.0], [3.0]]),
+    })  # fmt: skip
+    found = memorisation(space, [])
+    assert found["thresholds"]["unmistakable"] == 0.5
+    assert found["sets"]["synthetic"]["unmistakable"] == 1, "0 is a copy; 5 is as near to a held image"
+    none = {"distance": 0.0, "ratio": 0.0, "unmistakable": 0.0}
+    counted = _counted(np.array([0.0, 0.0, 2.0]), np.array([0.0, 1.0, 0.5]), none)
+    assert counted["unmistakable"] == 1
+
+
+def test_images_seen_in_pixels_are_left_out_of_features_too():
+    """Features of equal images differ in their last bits, so that their distance is not 0."""
+    rng = np.random.default_rng(0)
+    train, val, test = rng.normal(size=(20, 2)), rng.normal(size=(30, 2)), rng.normal(size=(30, 2))
+    val[4], test[7] = train[0] + 1e-12, train[1] + 1e-12
+    space = feature_space("features", {"synthetic": train[5:], "train": train, "val": val, "test": test})
+    seen = {"val": np.arange(30) == 4, "test": np.arange(30) == 7}
+    assert not twins(space)["val"].any()
+    assert memorisation(space, [])["thresholds"]["unmistakable"] < 1e-11
+    found = memorisation(space, [], seen)
+    assert found["left_out"] == {"val": 1, "test": 1}
+    assert found["thresholds"]["unmistakable"] > 1e-4
+    assert found["sets"]["synthetic"]["unmistakable"] == 15
+
+
 def test_equal_images_on_both_sides_say_nothing():
     """An image that is in the training set and in the test set: a ratio of 1, not 0."""
     space = feature_space("features", {
         "synthetic": np.zeros((12, 2)), "train": np.vstack([np.zeros((1, 2)), np.ones((5, 2))]),
-        "val": np.random.default_rng(0).normal(size=(20, 2)), "test": np.zeros((4, 2)),
+        "val": np.random.default_rng(0).normal(size=(20, 2)), "test": np.array([[0.0, 0.0], [3.0, 3.0]]),
     })  # fmt: skip
     found = memorisation(space, [])
     assert found["sets"]["synthetic"]["ratio"] == 1.0
     assert found["sets"]["synthetic"]["relatively_near"]["count"] == 0
+    assert found["sets"]["synthetic"]["unmistakable"] == 0
     assert found["sets"]["synthetic"]["near"]["count"] == 12
 
 

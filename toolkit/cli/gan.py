@@ -47,7 +47,7 @@ def train(**arguments: Any) -> None:
 @command.command("sample")
 @click.argument("gan", type=options.PATH)
 @options.data(required=True)
-@click.option("--images", type=int, metavar="N", required=True, help="How many of each class.")
+@click.option("--images", type=int, metavar="N", required=True, help="How many of each class; at most one a source.")
 @click.option("--sources", type=click.Choice(["any", "same", "other"]), default="any", show_default=True,
               help="Training images a class is made from: any, of the same class, of all others.")  # fmt: skip
 @options.seed()

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from gascnn.benchmarks.synthetic.measure import pooled
-from gascnn.toolkit.bundle import MODEL_FILE
+from gascnn.benchmarks.synthetic.features import NetworkFeatures
+from gascnn.benchmarks.synthetic.measure import Extractors, examine, pooled
+from gascnn.benchmarks.synthetic.settings import SyntheticSettings
+from gascnn.toolkit.bundle import MODEL_FILE, load_bundle
 from gascnn.toolkit.data import load_dataset
+from gascnn.toolkit.data.dataset import ImageSet
 from gascnn.toolkit.data.image_set import save_image_set
 from gascnn.toolkit.files import sha256_file
+from gascnn.toolkit.training.bundles import build_model
 from gascnn.toolkit.training.inputs import fingerprint
 
 
@@ -111,6 +116,22 @@ def test_a_set_of_training_images_is_told_in_the_first_line(gascnn, bundle, tmp_
             everything.images[pair["image"]][:, :, ::-1], train.images[pair["training_image"]]
         )
         assert (pair["distance"], pair["mirrored"]) == (0.0, True)
+
+
+def test_a_test_image_that_is_in_training_hides_no_copies_and_is_told(bundle, tmp_path):
+    real, (images, labels) = load_dataset("digits"), drawn_anew(60, 2)
+    test = real.test.images.copy()
+    test[5] = real.train.images[700]
+    real = replace(real, test=ImageSet(test, real.test.labels))
+    images[:4] = real.train.images[:4]
+    made = load_dataset(str(save(tmp_path / "made", images, labels)))
+    extractors = Extractors(NetworkFeatures(build_model(load_bundle(bundle))), sha256_file(bundle / MODEL_FILE))
+    report = examine(made, real, extractors, SyntheticSettings(preset="none"))
+    assert report["verdict"]["sentence"].startswith("REPLAYS PATIENTS: 4 of 60 made images")
+    assert {space["left_out"]["test"] for space in report["memorisation"].values()} == {1}
+    notes = [note for note in report["notes"] if "equal training images" in note]
+    assert len(notes) == 1
+    assert notes[0].startswith(f"0 of {len(real.val)} validation images and 1 of {len(real.test)} test images equal")
 
 
 def test_wrong_use(gascnn, bundle, tmp_path):

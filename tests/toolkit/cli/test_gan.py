@@ -128,7 +128,7 @@ def test_copies_are_named_as_such(gascnn, made, tmp_path):
     assert "differ from their sources by 0.00 %" in outcome.out
 
 
-def test_bad_input_is_one_line(gascnn, made, tmp_path):
+def test_bad_input_is_one_line(gascnn, made, tmp_path, monkeypatch):
     def refused(message, *arguments):
         outcome = gascnn("gan", *arguments)
         assert outcome.status == 2
@@ -141,12 +141,16 @@ def test_bad_input_is_one_line(gascnn, made, tmp_path):
     refused("unknown GAN option 'epochs'", *train, "--set", "epochs=3", *out)
     refused("--set 'plane' has no value", *train, "--set", "plane", *out)
     refused("plane is 'both'; allowed: features, image", *train, "--set", "plane=both", *out)
+    with monkeypatch.context() as patch:
+        patch.setenv("WORLD_SIZE", "abc")
+        refused("WORLD_SIZE is 'abc'; allowed: whole numbers from 1", *train, *out)
     refused("threads is -1", *train, "--threads", -1, *out)
     refused("kind", "train", made / "gan", *data, *out)
     (tmp_path / "file").write_text("mine")
     refused("is there and is no bundle", *train, "-o", tmp_path / "file")
     refused("--images is 0; it must be at least 1", *make, "--images", 0, *out)
     refused("--threads is -1", *make, "--images", 3, "--threads", -1, *out)
+    refused("images is 1260; with sources any there are 1259 training", *make, "--images", 1260, *out)
     refused("of kind ann; expected gan", "sample", made / "resnet", *data, "--images", 3, *out)
     images = np.random.default_rng(0).integers(0, 256, (40, 1, 10, 10), dtype=np.uint8)
     np.savez(tmp_path / "ten.npz", images=images, labels=np.arange(40) % 2)

@@ -113,8 +113,10 @@ class GanLoop:
             generator += more
             self.progress.step(iteration)
         self.guard.weights(last, {"generator": self.generator, "critic": self.critic})
-        spreads = self._diversity()
-        good = self.guard.spreads(last, spreads)
+        # The guard watches what is trained, which collapses first; told is what the generator that is kept makes.
+        trained = self._diversity(self.generator)
+        good = self.guard.spreads(last, trained)
+        kept = trained if self.average is None else self._diversity(self.sampled)
         self.done = last
         taken = time.perf_counter() - started
         self.time_s += taken
@@ -124,7 +126,8 @@ class GanLoop:
             learning_rate=learning_rate(last - 1, self.options),
             critic=_means(CRITIC_TERMS, critic),
             generator=_means(GENERATOR_TERMS, generator),
-            diversity=min(spreads),
+            diversity=min(kept),
+            diversity_trained=min(trained),
             time_s=taken,
             time_left_s=self.time_s / last * (self.options.iterations - last),
         )
@@ -166,8 +169,8 @@ class GanLoop:
         optimizer.step()
         return values
 
-    def _diversity(self) -> list[float]:
-        found = torch.tensor(diversity(self.generator, self.probe, self.classes), dtype=torch.float64)
+    def _diversity(self, generator: SliceGenerator) -> list[float]:
+        found = torch.tensor(diversity(generator, self.probe, self.classes), dtype=torch.float64)
         values: list[float] = self.processes.mean(found.to(self.processes.device)).tolist()
         return values
 

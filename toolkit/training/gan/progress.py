@@ -23,8 +23,9 @@ class GanRecord:
             ``regression``.
         generator: by name: ``loss`` (equation 8), ``realism`` (E[P_a(SL_2D)]), ``variation``, ``attention``,
             ``identity``, ``regression``; empty where it was not updated.
-        diversity: the least of all classes, as a share of the real images'; see
-            :func:`gascnn.toolkit.training.gan.health.diversity`.
+        diversity: of the generator that is saved and makes images (the moving average, if any), the least of all
+            classes, as a share of the real images'; see :func:`gascnn.toolkit.training.gan.health.diversity`.
+        diversity_trained: the same of the generator that is trained, which the guard against collapse watches.
         time_s: spent on these iterations.
         time_left_s: for the rest of the run, at the pace so far.
     """
@@ -35,6 +36,7 @@ class GanRecord:
     critic: dict[str, float]
     generator: dict[str, float]
     diversity: float
+    diversity_trained: float
     time_s: float
     time_left_s: float
 

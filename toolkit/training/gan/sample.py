@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -66,20 +66,20 @@ def sample(
 ) -> GanSample:
     """Make images of every class.
 
-    The generator adds no noise: what an image looks like is decided by its source and its class. Sources are drawn
-    without repetition as long as there are some.
+    The generator adds no noise: what an image looks like is decided by its source and its class, so a source gives
+    one image of a class and no more. Sources are drawn without repetition.
 
     Args:
         gan: trained.
         dataset: real images of the GAN's shape and classes; its training split is drawn from.
-        images: how many a class.
+        images: how many a class, at most as many as each class has sources.
         seed: of the draw of sources; the same seed gives the same images, to the bit, on the same machine and versions.
         sources: ``any`` training image, as in training; ``same``: of the class that is made; ``other``: of all others.
         threads: of torch; 0 takes its default.
         progress: called with the number of images done.
 
     Raises:
-        UsageError: an unknown word for ``sources``, or fewer than one image a class.
+        UsageError: an unknown word for ``sources``, fewer than one image a class, or more than there are sources.
         DataError: images or classes that do not fit the GAN, a class without images, slices that are not finite.
     """
     if sources not in SOURCES:
@@ -89,15 +89,17 @@ def sample(
     real, labels_of = fitting_images(dataset, gan.image_shape, gan.class_names, gan.framing)
     started = time.perf_counter()
     classes = len(gan.class_names)
-    drawn = [_drawn(labels_of.numpy(), k, images, seed, sources) for k in range(classes)]
+    allowed = _allowed(labels_of.numpy(), gan.class_names, images, sources)
+    drawn = [np.random.default_rng([seed, k]).permutation(allowed[k])[:images] for k in range(classes)]
     source = np.stack(drawn, axis=1).ravel()
     labels = np.tile(np.arange(classes, dtype=np.int64), images)
     condition = condition_of(torch.from_numpy(labels), classes)
-    made, read, realism = [], [], []
+    made, read, realism, difference = [], [], [], 0
     with own_torch_state(seed, threads or torch.get_num_threads()), torch.no_grad():
         for start in range(0, len(source), CHUNK):
             part = slice(start, start + CHUNK)
-            slices = gan.generator(to_plane(real[source[part]]), condition[part]).slices
+            originals = real[source[part]]
+            slices = gan.generator(to_plane(originals), condition[part]).slices
             if not bool(torch.isfinite(slices).all()):
                 raise DataError(f"the GAN gave NaN or infinity for image {start} and on; train it again")
             pixels = to_pixels(slices)
@@ -105,6 +107,7 @@ def sample(
             made.append(pixels)
             realism.append(found[0])
             read.append(found[1])
+            difference += int((pixels.int() - originals.int()).abs().sum())
             if progress is not None:
                 progress(float(start + len(pixels)))
     pixels, conditions = torch.cat(made), torch.cat(read)
@@ -114,7 +117,7 @@ def sample(
         "options": {"seed": seed, "sources": sources},
         "condition_error": float((conditions - condition).abs().mean()),
         "read_as_asked": float(((conditions * (classes - 1)).round() == torch.from_numpy(labels)).double().mean()),
-        "difference_from_source": float((pixels.double() - real[source].double()).abs().mean() / 255),
+        "difference_from_source": difference / (255 * pixels.numel()),
         "time_s": round(time.perf_counter() - started, 3),
     }
     return GanSample(
@@ -129,12 +132,24 @@ def sample(
     )
 
 
-def _drawn(
-    labels: npt.NDArray[np.int64], wanted: int, count: int, seed: int, sources: Sources
-) -> npt.NDArray[np.int64]:
-    """Indices of ``count`` sources for a class: whole shuffles of the allowed ones, one after the other."""
-    allowed = {"any": labels >= 0, "same": labels == wanted, "other": labels != wanted}[sources]
-    indices = np.flatnonzero(allowed).astype(np.int64)
-    randomness = np.random.default_rng([seed, wanted])
-    rounds = -(-count // len(indices))
-    return np.concatenate([randomness.permutation(indices) for _ in range(rounds)])[:count]
+def _allowed(
+    labels: npt.NDArray[np.int64], class_names: Sequence[str], images: int, sources: Sources
+) -> list[npt.NDArray[np.int64]]:
+    """Indices of the training images that each class may be made from.
+
+    Raises:
+        UsageError: fewer than ``images`` for some class.
+    """
+    found = []
+    for wanted in range(len(class_names)):
+        allowed = {"any": labels >= 0, "same": labels == wanted, "other": labels != wanted}[sources]
+        found.append(np.flatnonzero(allowed).astype(np.int64))
+    counts = [len(indices) for indices in found]
+    most = min(counts)
+    if images > most:
+        raise UsageError(
+            f"images is {images}; with sources {sources} there are {most} training images to make class "
+            f"{class_names[counts.index(most)]} from, and a second image of the same source would be the same again; "
+            f"allowed: 1 to {most}"
+        )
+    return found

@@ -147,6 +147,7 @@ def _figures(loop: GanLoop, dataset: DatasetLike) -> dict[str, Any]:
         "critic": last["critic"],
         "generator": last["generator"],
         "diversity": last["diversity"],
+        "diversity_trained": last["diversity_trained"],
         "condition_error": loop.condition_error(),
     }
 

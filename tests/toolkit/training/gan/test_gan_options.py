@@ -49,9 +49,19 @@ def test_presets_by_name():
         get_gan_preset("large")
 
 
+def test_an_estimate_is_not_told_as_a_measurement():
+    small = PRESETS["small"]
+    assert (small.measured_on, small.cpu_time_s, small.expected_time_s) == ("", None, None)
+    minutes = int(small.options.iterations * 0.39 / 60)
+    assert small.estimate.startswith(f"{minutes} minutes of one core")
+    assert small.estimate.endswith("not run to its end")
+    for preset in PRESETS.values():
+        assert (preset.cpu_time_s is None) == (preset.measured_on == "")
+
+
 def test_a_record_in_one_line():
     critic, generator = {"distance": 1.5}, {"regression": 0.25, "identity": 0.5, "attention": 0.75}
-    record = GanRecord(5, 20, 1e-4, critic, generator, 0.125, 2.0, 61.0)
+    record = GanRecord(5, 20, 1e-4, critic, generator, 0.125, 0.75, 2.0, 61.0)
     stream = io.StringIO()
     progress = shown_progress(stream)
     assert isinstance(progress, Lines)

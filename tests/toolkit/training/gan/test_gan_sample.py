@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from gascnn.models.gan import FirstStage
 from gascnn.toolkit.errors import DataError, UsageError
@@ -38,9 +39,42 @@ def test_classes_take_turns_and_sources_do_not_repeat(gan, dataset):
         assert sorted(made.source[made.labels == k]) == list(range(48))
     np.testing.assert_array_equal(made.source_label, dataset.train.labels[made.source])
     assert done[-1] == 144
-    again = sample(gan, dataset, 50).source[:150:3]
-    assert len(set(again[:48].tolist())) == 48
-    assert len(again) == 50
+
+
+@pytest.mark.parametrize(
+    ("sources", "most", "scarce"), [("any", 48, "row"), ("same", 10, "column"), ("other", 26, "diagonal")]
+)
+def test_no_image_is_made_twice(gan, dataset, sources, most, scarce):
+    """Without noise the second image of a source and a class would be the first: 16, 10 and 22 training images."""
+    dataset.train.labels[1:18:3] = 2
+    assert len(set(pairs(sample(gan, dataset, most, sources=sources)))) == 3 * most
+    message = f"images is {most + 1}; with sources {sources} there are {most} training images to make class {scarce} "
+    with pytest.raises(UsageError, match=rf"{message}.*; allowed: 1 to {most}$"):
+        sample(gan, dataset, most + 1, sources=sources)
+
+
+def pairs(made):
+    return zip(made.source.tolist(), made.labels.tolist(), strict=True)
+
+
+class Largest(TorchDispatchMode):
+    """Bytes of the largest tensor that holds as many images."""
+
+    def __init__(self, images):
+        super().__init__()
+        self.images, self.bytes = images, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        found = func(*args, **(kwargs or {}))
+        if isinstance(found, torch.Tensor) and found.dim() and len(found) == self.images:
+            self.bytes = max(self.bytes, found.nbytes)
+        return found
+
+
+def test_of_the_whole_set_its_pixels_alone_are_held(gan, dataset):
+    with Largest(144) as seen:
+        made = sample(gan, dataset, 48)
+    assert seen.bytes == made.images.nbytes == 144 * 64
 
 
 def test_what_is_made_of_a_copier_are_its_sources(copier, dataset):
@@ -49,8 +83,9 @@ def test_what_is_made_of_a_copier_are_its_sources(copier, dataset):
     assert made.report["difference_from_source"] == 0
 
 
-def test_images_by_hand(gan, dataset):
-    made = sample(gan, dataset, 4)
+@pytest.mark.parametrize("images", [4, 40])  # of three classes: in one chunk, in two
+def test_images_by_hand(gan, dataset, images):
+    made = sample(gan, dataset, images)
     real = torch.from_numpy(dataset.train.images[made.source].astype(np.float32)) / 127.5 - 1
     with torch.no_grad():
         slices = gan.generator(real, torch.from_numpy(made.condition)).slices.numpy()
@@ -67,7 +102,7 @@ def test_images_by_hand(gan, dataset):
 
 @pytest.mark.parametrize("sources", ["same", "other"])
 def test_sources_of_the_same_class_or_another(gan, dataset, sources):
-    made = sample(gan, dataset, 30, sources=sources)
+    made = sample(gan, dataset, 16, sources=sources)
     assert np.all((made.source_label == made.labels) == (sources == "same"))
 
 

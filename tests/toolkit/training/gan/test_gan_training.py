@@ -79,6 +79,30 @@ def test_everything_that_should_learn_does(network, dataset, tmp_path, tiny):
     assert not torch.equal(averaged, own)
 
 
+@pytest.mark.parametrize("ema_decay", [0.9, 0.0])
+def test_the_diversity_that_is_told_is_that_of_the_generator_that_is_saved(network, dataset, tmp_path, tiny, ema_decay):
+    options = tiny(ema_decay=ema_decay, learning_rate=0.05, iterations=8)
+    gan = train_gan(network, dataset, options, tmp_path)
+    # The probe: the first images of each class in turn, and of stripes these are the first images.
+    real = torch.from_numpy(dataset.train.images[: options.probe_images].astype(np.float32)) / 127.5 - 1
+
+    def least(generator):
+        spreads = []
+        with torch.no_grad():
+            for condition in (0.0, 0.5, 1.0):
+                slices = generator(real, torch.full((len(real),), condition)).slices.numpy().astype(float)
+                spreads.append(slices.std(axis=0).mean() / real.numpy().astype(float).std(axis=0).mean())
+        return min(spreads)
+
+    told = gan.metrics["train"]
+    assert told["diversity"] == pytest.approx(least(gan.generator), rel=1e-4)
+    raw = {name.removeprefix("generator."): t for name, t in last(tmp_path)[0].items() if name.startswith("generator.")}
+    gan.generator.load_state_dict(raw)
+    assert told["diversity_trained"] == pytest.approx(least(gan.generator), rel=1e-4)
+    assert (told["diversity"] == told["diversity_trained"]) == (ema_decay == 0)
+    assert json.loads((tmp_path / "history.json").read_text())[-1]["diversity"] == told["diversity"]
+
+
 def test_seeds_differ_and_repeat(network, dataset, tmp_path, tiny):
     runs = [train_gan(network, dataset, tiny(seed=s), tmp_path / str(i)) for i, s in enumerate((0, 0, 1))]
     weights = [gan.generator.projection.conv.weight for gan in runs]
