@@ -9,9 +9,14 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from gascnn.toolkit.data.decoding import image_kind
+from gascnn.toolkit.data.image_set import is_image_set
 from gascnn.toolkit.data.named import NAMED, locate
+from gascnn.toolkit.data.privacy import shown
 from gascnn.toolkit.errors import DataError
 from gascnn.toolkit.files import sha256_file
+
+_HIDDEN = (".", "__MACOSX")
 
 
 def combined(digests: Mapping[str, str]) -> str:
@@ -21,32 +26,63 @@ def combined(digests: Mapping[str, str]) -> str:
 
 
 def file_digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file below a folder, by its path in it with forward slashes.
+    """SHA-256 of every visible file below a folder, by its path in it with forward slashes.
+
+    Links are followed. Hidden files, which file managers leave behind, do not count.
 
     Raises:
-        DataError: a file that cannot be read.
+        DataError: a file that cannot be read, a link back to a folder above itself.
     """
-    try:
-        files = sorted(path for path in folder.rglob("*") if path.is_file())
-        return {path.relative_to(folder).as_posix(): sha256_file(path) for path in files}
-    except OSError as error:
-        raise DataError(f"{folder}: could not be read ({error.strerror}); check its permissions") from error
+    return _digests(folder, _files_below(folder))
 
 
 def digest_of(path: Path) -> str | None:
-    """SHA-256 of a file, or over names and contents of a folder's files; None where nothing is.
+    """SHA-256 of a file, or over names and contents of a folder's visible files; None where nothing is.
 
     Raises:
-        DataError: what is there cannot be read.
+        DataError: what is there cannot be read, or a link back to a folder above itself.
     """
     if path.is_dir():
-        return combined(file_digests(path))
+        return _over_files(file_digests(path))
     if not path.exists():
         return None
     try:
         return sha256_file(path)
     except OSError as error:
-        raise DataError(f"{path}: could not be read ({error.strerror}); check its permissions") from error
+        raise _unreadable(path, error) from error
+
+
+def _over_files(digests: Mapping[str, str]) -> str | None:
+    return combined(digests) if digests else None
+
+
+def _digests(folder: Path, files: Iterable[Path]) -> dict[str, str]:
+    try:
+        return {path.relative_to(folder).as_posix(): sha256_file(path) for path in files}
+    except OSError as error:
+        raise _unreadable(folder, error) from error
+
+
+def _files_below(folder: Path, above: tuple[Path, ...] = ()) -> list[Path]:
+    """As :mod:`gascnn.toolkit.data.folder` walks: what is hidden is passed over, links are followed."""
+    above = (*above, folder.resolve())
+    files: list[Path] = []
+    try:
+        entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith(_HIDDEN))
+    except OSError as error:
+        raise _unreadable(folder, error) from error
+    for entry in entries:
+        if entry.is_dir():
+            if entry.resolve() in above:
+                raise DataError(f"{shown(entry)}: links back to a folder above itself; remove the link")
+            files += _files_below(entry, above)
+        elif entry.is_file():
+            files.append(entry)
+    return files
+
+
+def _unreadable(path: Path, error: OSError) -> DataError:
+    return DataError(f"{shown(path)}: could not be read ({error.strerror}); check its permissions")
 
 
 @dataclass(frozen=True)
@@ -57,7 +93,7 @@ class RealData:
         given: name or path, ready for ``--data`` in any folder.
         name: what it is called in the manifest: no path of the user's.
         folder: for ``--data-dir``, or None.
-        sha256: over its files, or None where it is not there.
+        sha256: over the files that are read of it, or None where there are none.
     """
 
     given: str
@@ -67,21 +103,34 @@ class RealData:
 
 
 def find_data(given: str, data_dir: Path | None) -> RealData:
-    """Look for a data set and hash its files as they lie on the disk; no image is decoded.
+    """Look for a data set and hash the files that are read of it as they lie on the disk; no image is decoded.
+
+    A folder whose images were deleted is not there, whatever else is left in it.
 
     Args:
         given: a name, or the path of a folder or file.
         data_dir: where named ones are looked for first.
 
     Raises:
-        DataError: a file that cannot be read.
+        DataError: a file that cannot be read, a link back to a folder above itself.
     """
     folder = None if data_dir is None else Path(os.path.abspath(data_dir))
     if given in NAMED:
         paths = _shipped() if given == "digits" else locate(given, folder)
         return RealData(given, given, folder, _over(paths))
     path = Path(os.path.abspath(Path(given).expanduser()))
-    return RealData(str(path), path.name, folder, digest_of(path))
+    if not path.is_dir() or is_image_set(path):
+        return RealData(str(path), path.name, folder, digest_of(path))
+    images = [file for file in _files_below(path) if _is_read(file)]
+    return RealData(str(path), path.name, folder, _over_files(_digests(path, images)))
+
+
+def _is_read(file: Path) -> bool:
+    """Whether a file below a class folder is not passed over; what would be refused there counts too."""
+    try:
+        return image_kind(file) is not None
+    except DataError:
+        return True
 
 
 def _shipped() -> tuple[Path, ...] | None:

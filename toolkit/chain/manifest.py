@@ -14,7 +14,7 @@ from typing import Any
 
 from gascnn.toolkit.bundle import MODEL_FILE
 from gascnn.toolkit.chain.digests import combined, file_digests
-from gascnn.toolkit.chain.steps import STEPS
+from gascnn.toolkit.chain.steps import STEPS, outputs_of
 from gascnn.toolkit.errors import FormatError
 from gascnn.toolkit.files import sha256_file, write_json
 
@@ -23,6 +23,9 @@ FORMAT, SCHEMA = "gascnn-chain", 1
 
 STATUSES = ("running", "done", "failed", "interrupted", "given", "skipped", "not needed")
 """``running`` in a manifest nobody writes means that the chain was killed there."""
+
+BEGUN = ("running", "failed", "interrupted")
+"""Statuses of a step that may have checkpoints to go on from."""
 
 _PACKAGES = ("gascnn", "torch", "numpy")
 
@@ -38,7 +41,7 @@ class Record:
         seconds: between them.
         inputs: SHA-256 by the name of the step whose output was read; ``data`` is the real data set.
         outputs: by path in the run's folder: ``sha256``, and ``files``, theirs by name, if it is a folder. Of what was
-            given, by name.
+            given, by name, ``sha256`` alone: its files are called as the user called them.
         figures: taken from the command's JSON.
         error: the last line of one that failed.
         versions: of Python and packages that made it.
@@ -143,7 +146,17 @@ def _record(path: Path, name: str, found: Any) -> Record:
     hashed = [*(o.get("sha256") if isinstance(o, dict) else None for o in outputs), *found.get("inputs", {}).values()]
     if not all(isinstance(digest, str) for digest in hashed):
         raise FormatError(f"{path}: step {name!r} has an input or output without a SHA-256; {_REMEDY}")
-    return Record(**found)
+    record = Record(**found)
+    if not _has_its_outputs(name, record):
+        raise FormatError(f"{path}: step {name!r}, {record.status}, has other outputs than that step's; {_REMEDY}")
+    return record
+
+
+def _has_its_outputs(name: str, record: Record) -> bool:
+    """Exactly those of the step if it is done, so that no other path is looked at; of what was given, one."""
+    if record.status == "given":
+        return len(record.outputs) == 1
+    return set(record.outputs) == (set(outputs_of(name)) if record.status == "done" else set())
 
 
 def _kind(value: Any) -> tuple[type, ...]:

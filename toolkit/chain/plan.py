@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gascnn.toolkit.chain.digests import digest_of
-from gascnn.toolkit.chain.manifest import Manifest
-from gascnn.toolkit.chain.steps import OUTPUTS, STEPS, Setup, Step, chain
+from gascnn.toolkit.chain.manifest import BEGUN, Manifest
+from gascnn.toolkit.chain.steps import OUTPUTS, STEPS, WORK, Setup, Step, chain
 from gascnn.toolkit.data.named import NAMED
 from gascnn.toolkit.errors import DataError, UsageError
 
@@ -64,7 +64,7 @@ def plan(
         The setup, with ``report_on_real`` settled, and the steps.
 
     Raises:
-        UsageError: a step was made with other settings; a step that is not part of the chain.
+        UsageError: a step was made or begun with other settings; a step that is not part of the chain.
         DataError: the data set is not there, and a step reads it.
     """
     planned = _planned(setup, folder, manifest, until, from_step)
@@ -196,13 +196,21 @@ def _check_settings(setup: Setup, folder: Path, manifest: Manifest | None, plann
             raise UsageError(
                 f"step {name} of {folder} was given with --use; give it again, or --from {name} to make it"
             )
-        if one.reason not in (_CHANGED_COMMAND, _CHANGED_DATA):
+        if one.reason not in (_CHANGED_COMMAND, _CHANGED_DATA) and not _loses_checkpoints(one, folder, manifest):
             continue
         for key, value in settings_of(setup).items():
             if manifest.settings.get(key) != value:
                 raise _begun_with(folder, f"{key} {manifest.settings.get(key)}", str(value), one.step.name)
         if one.reason == _CHANGED_DATA:
             raise _begun_with(folder, f"other files of {setup.data.name}", "those there now", one.step.name)
+
+
+def _loses_checkpoints(one: Planned, folder: Path, manifest: Manifest) -> bool:
+    """Whether a step that was begun and not ended would not go on from its checkpoints: it is another command now."""
+    record, work = manifest.steps.get(one.step.name), folder / WORK / one.step.name
+    if one.action != "make" or one.reason == ASKED_FOR or record is None or record.status not in BEGUN:
+        return False
+    return record.command != one.step.command() and work.is_dir() and any(work.iterdir())
 
 
 def _begun_with(folder: Path, was: str, now: str, step: str) -> UsageError:

@@ -15,7 +15,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from gascnn.toolkit.chain.digests import digest_of
+from gascnn.toolkit.chain.given import check_given, strip_places, without_places
 from gascnn.toolkit.chain.manifest import (
+    BEGUN,
     MANIFEST_FILE,
     Manifest,
     Record,
@@ -74,7 +77,8 @@ class Chain:
         """What would be made; changes nothing.
 
         Raises:
-            UsageError: a folder that holds other things, other settings than it was begun with.
+            UsageError: a folder that holds other things, other settings than it was begun with, something given that
+                cannot stand for a step's output.
             FormatError: a damaged manifest.
             DataError: the data set is not there, and a step reads it.
         """
@@ -85,9 +89,7 @@ class Chain:
             raise UsageError(
                 f"{self.folder} holds other files (no {MANIFEST_FILE} in it); give the name of a new folder"
             )
-        for name, path in self.setup.use.items():
-            if not path.exists():
-                raise UsageError(f"--use {name}={path}: nothing there")
+        check_given(self.setup.use)
         return plan(self.setup, self.folder, manifest, until=self.until, from_step=self.from_step)
 
     def make(self) -> Manifest:
@@ -130,12 +132,14 @@ class _Making:
                 self._clear_work(one.step.name)  # the chain may have been killed just before it did
                 self._tell(f"{head}: up to date")
             elif one.action == "not needed":
-                self._note(one.step.name, Record("not needed"))
+                self._not_made(one.step.name, "not needed")
+                self._clear_work(one.step.name)
                 self._tell(f"{head}: not needed")
             elif one.action == "given":
                 self._given(one.step, head)
             else:
                 self._make(one, head)
+        self._clear_what_nobody_goes_on_with()
         self._manifest.save(self._folder)
         return self._manifest
 
@@ -145,7 +149,20 @@ class _Making:
             if name in self._setup.skip or (
                 name in absent_steps(self._setup.synthetic) and name not in self._manifest.steps
             ):
-                self._manifest = self._manifest.with_step(name, Record("skipped"))
+                self._not_made(name, "skipped")
+                if self._manifest.steps[name].status == "done":
+                    self._tell(f"{name}: left out; what it made is kept")
+
+    def _not_made(self, name: str, status: str) -> None:
+        """Say so of a step; what it made earlier is not forgotten as long as it is there."""
+        record = self._manifest.steps.get(name)
+        if record is None or not self._is_whole(record):
+            self._note(name, Record(status))
+
+    def _is_whole(self, record: Record) -> bool:
+        """Whether a step is done and everything it made is there as it made it."""
+        made = record.outputs.items()
+        return record.status == "done" and all(digest_of(self._folder / path) == o["sha256"] for path, o in made)
 
     def _note(self, name: str, record: Record) -> None:
         self._manifest = self._manifest.with_step(name, record)
@@ -156,7 +173,8 @@ class _Making:
         self._tell(f"{head}: {path} stands for it")
         if step.name == "train":
             self._remember_provenance(path)
-        self._note(step.name, Record("given", outputs={path.name: described(path)}))
+        self._note(step.name, Record("given", outputs={path.name: {"sha256": str(digest_of(path))}}))
+        self._clear_work(step.name)
 
     def _make(self, one: Planned, head: str) -> None:
         step, began = one.step, time.monotonic()
@@ -179,6 +197,7 @@ class _Making:
         missing = [path for path in step.outputs if not (self._folder / path).exists()]
         if ended.status or missing:
             self._fail(step, record, ended, missing)
+        strip_places(self._folder / step.result, self._setup.use.values())
         outputs = {path: described(self._folder / path) for path in step.outputs}
         figures = _figures(self._folder / step.result, step.figures)
         if step.name == "train":
@@ -196,7 +215,11 @@ class _Making:
         data = self._setup.data
         by_path = step.real_data and data.given != data.name
         names_a_file = by_path and (ended.status == 2 or data.given in said)  # 2: bad input, which may be any file
-        kept = "; what it said names files of the data set and is not kept" if names_a_file else said
+        kept = (
+            "; what it said names files of the data set and is not kept"
+            if names_a_file
+            else without_places(said, self._setup.use.values())
+        )
         self._note(step.name, replace(record, status="failed", error=f"{how}{kept}"))
         leave = f"; --skip {step.name} does without it" if step.name in ("verify", "report") else ""
         raise StepFailed(
@@ -238,6 +261,18 @@ class _Making:
         _remove(self._folder / WORK / name)
         with contextlib.suppress(OSError):  # not there, or another step was interrupted once
             (self._folder / WORK).rmdir()
+
+    def _clear_what_nobody_goes_on_with(self) -> None:
+        """Keep the checkpoints of this chain's steps that were begun and not ended, and of no other."""
+        work = self._folder / WORK
+        left_out = self._setup.skip | absent_steps(self._setup.synthetic)
+        for name in sorted(os.listdir(work)) if work.is_dir() else []:
+            record = self._manifest.steps.get(name)
+            begun = record is not None and record.status in BEGUN
+            if not begun or name in left_out:
+                self._clear_work(name)
+            if begun and name in left_out:
+                self._not_made(name, "skipped")
 
 
 @contextlib.contextmanager

@@ -120,8 +120,7 @@ class Step:
     @property
     def outputs(self) -> tuple[str, ...]:
         """Everything it writes that is kept."""
-        inside = self.result == self.output or self.result.startswith(f"{self.output}/")
-        return (self.output,) if inside else (self.output, self.result)
+        return outputs_of(self.name)
 
     def typed(self) -> list[str]:
         """The words as they are run."""
@@ -165,6 +164,17 @@ OUTPUTS = {
 """File or folder that a step makes, in the run's folder."""
 
 
+def outputs_of(name: str) -> tuple[str, ...]:
+    """Everything a step writes that is kept, in the run's folder."""
+    output, result = OUTPUTS[name], _result_of(name)
+    inside = result == output or result.startswith(f"{output}/")
+    return (output,) if inside else (output, result)
+
+
+def _result_of(name: str) -> str:
+    return {"verify": OUTPUTS["verify"], "report": REPORT_FILE}.get(name, f"{RESULTS}/{name}.json")
+
+
 def _at(setup: Setup, name: str) -> Word:
     """Where a step's output lies."""
     return Outside(setup.use[name]) if name in setup.use else OUTPUTS[name]
@@ -188,8 +198,7 @@ def _seed(setup: Setup) -> tuple[Word, ...]:
 def _step(
     name: str, words: tuple[Word, ...], *reads: str, real_data: bool = False, is_result: bool = False, figures: str = ""
 ) -> Step:
-    result = {"verify": OUTPUTS["verify"], "report": REPORT_FILE}.get(name, f"{RESULTS}/{name}.json")
-    return Step(name, words, reads, OUTPUTS[name], result, real_data, is_result, tuple(figures.split()))
+    return Step(name, words, reads, OUTPUTS[name], _result_of(name), real_data, is_result, tuple(figures.split()))
 
 
 def _calibrating(setup: Setup) -> str:

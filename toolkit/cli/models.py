@@ -48,8 +48,9 @@ class Model:
     graph: nir.NIRGraph | None = None
 
     def summary(self) -> dict[str, Any]:
-        """For JSON."""
-        return {"path": str(self.path), "kind": self.kind, "sha256": self.sha256}
+        """For JSON and for what is written into bundles; of an absolute path the name, for files travel."""
+        path = self.path.name if self.path.is_absolute() else str(self.path)
+        return {"path": path, "kind": self.kind, "sha256": self.sha256}
 
 
 def open_model(path: Path, *, input_shape: tuple[int, ...] | None = None, input_bits: int | None = None) -> Model:

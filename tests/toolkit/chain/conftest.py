@@ -66,7 +66,8 @@ class Commands:
             (output / "model.json").write_text(json.dumps({"provenance": {"dataset": {"source": {"b": 1, "a": "ü"}}}}))
             (output / "report.json").write_text(text)
         if "--json" in named:
-            (folder / named["--json"]).write_text(json.dumps({"metrics": {"test": {"accuracy": 0.5}}, "text": text}))
+            result = {"metrics": {"test": {"accuracy": 0.5}}, "text": text, "models": [{"path": w} for w in words]}
+            (folder / named["--json"]).write_text(json.dumps(result))
 
     def take(self):
         """Steps that were run since the last call."""
@@ -83,6 +84,15 @@ def _content(path):
 @pytest.fixture
 def commands():
     return Commands()
+
+
+@pytest.fixture
+def image_set(tmp_path):
+    """A folder that says of itself that it holds synthetic images."""
+    path = tmp_path / "mine"
+    path.mkdir()
+    (path / "images.json").write_text('{"synthetic": true}')
+    return path
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import pytest
 import sklearn
 
 from gascnn.toolkit.chain.digests import digest_of, find_data
+from gascnn.toolkit.errors import DataError
 
 
 @pytest.fixture
@@ -76,3 +77,52 @@ def test_a_path_is_given_absolute_and_called_by_its_name(tmp_path, monkeypatch):
     found = find_data("scans.npz", None)
     assert (found.given, found.name) == (str(tmp_path / "scans.npz"), "scans.npz")
     assert found.sha256 == hashlib.sha256(b"real").hexdigest()
+
+
+@pytest.fixture
+def images(tmp_path):
+    root = tmp_path / "images"
+    for name in ("ill", "well"):
+        (root / name).mkdir(parents=True)
+        (root / name / "1.png").write_bytes(name.encode())
+    return root
+
+
+def listed(**contents):
+    lines = "".join(f"{hashlib.sha256(text.encode()).hexdigest()}  {name}/1.png\n" for name, text in contents.items())
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+@pytest.mark.parametrize("left", ["ill/.DS_Store", ".hidden/1.png", "__MACOSX/1.png", "ill/notes.txt", "README"])
+def test_only_what_is_read_of_a_data_set_counts(left, images):
+    (images / left).parent.mkdir(exist_ok=True)
+    (images / left).write_text("not read")
+    assert find_data(str(images), None).sha256 == listed(ill="ill", well="well")
+    for name in ("ill", "well"):
+        (images / name / "1.png").unlink()
+    assert find_data(str(images), None).sha256 is None
+
+
+def test_what_the_loader_would_refuse_counts(images):
+    (images / "ill" / "what").write_text("?")
+    assert find_data(str(images), None).sha256 not in (None, listed(ill="ill", well="well"))
+
+
+def test_hidden_files_of_an_output_do_not_count(folder):
+    before = digest_of(folder)
+    (folder / ".DS_Store").write_text("view")
+    assert digest_of(folder) == before
+
+
+def test_class_folders_that_are_links_are_hashed(images, tmp_path):
+    (images / "well").rename(tmp_path / "elsewhere")
+    (images / "well").symlink_to(tmp_path / "elsewhere")
+    assert find_data(str(images), None).sha256 == listed(ill="ill", well="well")
+    (tmp_path / "elsewhere" / "1.png").write_text("other")
+    assert find_data(str(images), None).sha256 == listed(ill="ill", well="other")
+
+
+def test_a_link_back_is_refused(images):
+    (images / "ill" / "round").symlink_to(images)
+    with pytest.raises(DataError, match="round: links back to a folder above itself; remove the link"):
+        find_data(str(images), None)

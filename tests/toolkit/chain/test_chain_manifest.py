@@ -14,7 +14,16 @@ GOOD = {
     "schema": 1,
     "settings": {"seed": 0},
     "data": {},
-    "steps": {"train": {"status": "done", "outputs": {"ann": {"sha256": "00"}}, "inputs": {"data": "11"}}},
+    "steps": {
+        "train": {
+            "status": "done",
+            "outputs": {"ann": {"sha256": "00"}, "results/train.json": {"sha256": "22"}},
+            "inputs": {"data": "11"},
+        },
+        "learn": {"status": "given", "outputs": {"mine.net": {"sha256": "33"}}},
+        "verify": {"status": "done", "outputs": {"results/verify.json": {"sha256": "44"}}},
+        "report": {"status": "failed"},
+    },
 }
 
 
@@ -47,6 +56,27 @@ def test_what_does_not_belong_is_named(change, said, tmp_path):
     with pytest.raises(FormatError) as raised:
         load_manifest(tmp_path)
     assert said in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("status", "paths"),
+    [
+        ("done", []),
+        ("done", ["ann"]),
+        ("done", ["ann", "results/train.json", "/etc/hostname"]),
+        ("done", ["ann", "../results/train.json"]),
+        ("failed", ["ann", "results/train.json"]),
+        ("given", []),
+        ("given", ["ann", "results/train.json"]),
+    ],
+)
+def test_outputs_are_exactly_those_of_the_step(status, paths, tmp_path):
+    record = {"status": status, "outputs": {path: {"sha256": "00"} for path in paths}}
+    (tmp_path / "manifest.json").write_text(json.dumps({**GOOD, "steps": {"train": record}}))
+    with pytest.raises(FormatError) as raised:
+        load_manifest(tmp_path)
+    assert f"step 'train', {status}, has other outputs than that step's; name a new" in str(raised.value)
+    assert len(str(raised.value).splitlines()) == 1
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "1", "[" * 100_000])

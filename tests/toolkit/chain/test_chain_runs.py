@@ -120,19 +120,15 @@ def test_steps_that_are_left_out(runs):
     assert runs.make() == ["verify"]
 
 
-def test_files_that_stand_for_a_step(runs, tmp_path):
-    given = tmp_path / "mine"
-    given.mkdir()
-    (given / "model.json").write_text("{}")
-    use = {"sample": given}
+def test_files_that_stand_for_a_step(runs, image_set, tmp_path):
+    use = {"sample": image_set}
     assert runs.make(synthetic="gan", use=use) == [name for name in WITH_GAN if name not in ("gan", "sample")]
     steps = runs.steps()
-    files = {"model.json": sha256(given / "model.json")}
-    assert steps["sample"] == {"status": "given", "outputs": {"mine": {"sha256": sha256(given), "files": files}}}
+    assert steps["sample"] == {"status": "given", "outputs": {"mine": {"sha256": sha256(image_set)}}}
     assert steps["gan"] == {"status": "not needed"}
-    assert steps["convert"]["inputs"]["sample"] == sha256(given)
+    assert steps["convert"]["inputs"]["sample"] == sha256(image_set)
     assert runs.make(synthetic="gan", use=use) == []
-    (given / "model.json").write_text("other")
+    (image_set / "images.npz").write_text("other")
     assert runs.make(synthetic="gan", use=use) == ["convert", "export", "learn", "verify", "report"]
     with pytest.raises(UsageError, match=r"step sample of .*run was given with --use; give it again, or --from sample"):
         runs.make(synthetic="gan")
@@ -238,19 +234,24 @@ def test_a_step_that_writes_nothing_has_failed(runs):
     assert runs.steps()["learn"]["status"] == "failed"
 
 
-@pytest.mark.parametrize("name", ALL)
-def test_interrupted_at_any_step(name, runs):
+@pytest.mark.parametrize(
+    ("synthetic", "name"), [*(("dirichlet", name) for name in ALL), *(("gan", name) for name in WITH_GAN)]
+)
+def test_interrupted_at_any_step(synthetic, name, runs):
+    steps = {"dirichlet": ALL, "gan": WITH_GAN}[synthetic]
     whole = runs.in_folder("whole")
-    whole.make()
+    whole.make(synthetic=synthetic)
     runs.commands.interrupt = name
     with pytest.raises(KeyboardInterrupt):
-        runs.make()
+        runs.make(synthetic=synthetic)
     assert runs.steps()[name]["status"] == "interrupted"
-    begun = ALL[: ALL.index(name) + 1]
+    begun = steps[: steps.index(name) + 1]
     assert runs.commands.take() == begun
+    assert [path.name for path in (runs.folder / "work").iterdir()] == [name]
     runs.commands.interrupt = ""
-    assert runs.make() == ALL[len(begun) - 1 :]
+    assert runs.make(synthetic=synthetic) == steps[len(begun) - 1 :]
     assert runs.commands.found[name] == ["checkpoint"]
+    assert not (runs.folder / "work").exists()
     made = [{step: record.get("outputs") for step, record in one.steps().items()} for one in (runs, whole)]
     assert made[0] == made[1]
 

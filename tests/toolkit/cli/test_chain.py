@@ -105,6 +105,9 @@ def story(tmp_path_factory):
     told.real = {sha256(images), *(sha256(file) for file in images.rglob("*.png"))}
     told.arguments = ["chain", "--data", "private", "--preset", "smoke", "--synthetic", "gan"]
     told.run("samples", "--until", "sample")
+    mine = told.root / "models of mine" / "resnet"
+    shutil.copytree(told.folder / "ann", mine)
+    told.run("given", "--use", f"train={mine}", "--until", "sample", folder="given")
     shutil.rmtree(images)
     told.left = killed_in(told, "learn")
     told.manifests["killed"] = manifest(told.folder)
@@ -112,6 +115,7 @@ def story(tmp_path_factory):
     told.run("rest")
     told.run("again")
     told.run("whole", "--from", "learn", "--until", "learn", folder="whole")
+    told.run("given", "--use", f"train={mine}", "--until", "learn", folder="given")
     return told
 
 
@@ -143,12 +147,16 @@ def test_nothing_behind_the_samples_has_read_the_real_images(story):
     assert "private" not in " ".join(steps[name]["command"] for name in STEPS[3:])
 
 
-def test_no_path_of_the_users_is_in_the_folder(story):
-    for file in story.folder.rglob("*"):
-        if file.is_file():
-            content = file.read_bytes()
-            assert str(story.root).encode() not in content, file
-            assert b"patient-" not in content, file
+@pytest.mark.parametrize("folder", ["run", "given"])
+def test_no_path_of_the_users_is_in_the_folder(folder, story):
+    """Neither of the data set's, nor of a ResNet that was given with ``--use``."""
+    files = [file for file in (story.root / folder).rglob("*") if file.is_file()]
+    assert {"sample.json", "learn.json"} <= {file.name for file in files}
+    for file in files:
+        content = file.read_bytes()
+        assert str(story.root).encode() not in content, file
+        assert b"models of mine" not in content, file
+        assert b"patient-" not in content, file
 
 
 def test_the_report_says_that_its_images_are_synthetic(story):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import shlex
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from gascnn.toolkit.cli.models import Model
 
 
 def test_a_dry_run_types_every_command_and_makes_nothing(gascnn, tmp_path):
@@ -32,6 +35,7 @@ def test_a_dry_run_types_every_command_and_makes_nothing(gascnn, tmp_path):
 
 def test_a_dry_run_says_what_stands_for_a_step(gascnn, tmp_path):
     (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "images.json").write_text('{"synthetic": true}')
     use = f"sample={tmp_path / 'set'}"
     found = gascnn("chain", "--data", "digits", "--use", use, "--until", "convert", "--dry-run", "-o", tmp_path / "run")
     said = [line for line in found.out.splitlines() if line.startswith("# ")]
@@ -44,6 +48,13 @@ def test_a_dry_run_says_what_stands_for_a_step(gascnn, tmp_path):
     assert f"--data {tmp_path / 'set'} --data-free" in found.out
 
 
+@pytest.mark.parametrize(("given", "kept"), [("/home/me/ann", "ann"), ("ann", "ann"), ("out/ann", "out/ann")])
+def test_a_models_summary_holds_no_absolute_path(given, kept):
+    """What is converted, learnt or verified says so of its model, also within bundles, whose hash is written too."""
+    summary = Model("ann", Path(given), "00", (1, 8, 8), ("a", "b")).summary()
+    assert summary == {"path": kept, "kind": "ann", "sha256": "00"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -51,6 +62,7 @@ def test_a_dry_run_says_what_stands_for_a_step(gascnn, tmp_path):
         (["--use", "train"], "--use 'train'; give STEP=PATH with a step of"),
         (["--use", "train=a", "--use", "train=b"], "--use train is given twice; give one path"),
         (["--use", "train=nowhere-to-be-found"], "nowhere-to-be-found: nothing there"),
+        (["--use", "sample=."], "not an image set marked as synthetic in its images.json; real images must not get"),
         (["--use", "report=x"], "--use report: no step reads what it makes; leave it out with --skip report"),
         (["--skip", "export"], "--skip export: later steps read what it makes; skip learn, verify, report, or give"),
         (["--skip", "gan"], "--synthetic dirichlet does without a GAN"),
