@@ -15,9 +15,10 @@ from gascnn.toolkit.chain.process import run_command
 
 # Runs one command as the chain does; the command notes its process id and that of a process of its own, and waits.
 PARENT = """
-import os, sys
+import os, signal, sys
 from pathlib import Path
 from gascnn.toolkit.chain import process
+signal.signal(signal.SIGINT, signal.default_int_handler)  # the tests may run where it is ignored, as under nohup
 folder, wish = Path(sys.argv[1]), sys.argv[2]
 process._INTERRUPT_LIMIT_S = 0.5
 process._START = '''
