@@ -125,7 +125,8 @@ def test_what_a_faster_model_leaves_from_image_to_image_is_caught(gascnn, models
     outcome, result = verified(gascnn, models, tmp_path, "--limit", 2)
 
     assert outcome.status == 1
-    assert "first difference: layer_00" in outcome.error
+    # In which layer what was left shows first is a matter of the trained weights, whose last bits are the processor's.
+    assert "first difference: layer_" in outcome.error
     assert result["first_difference"]["image"] == 1
     assert len(result["reasons"]) == 1
 
