@@ -22,7 +22,7 @@ from gascnn.toolkit.pgsl.options import LocalOptions, PgslOptions
 from gascnn.toolkit.pgsl.split import SplitClient, SplitServer
 from gascnn.toolkit.pgsl.train import make_client, make_server
 from gascnn.toolkit.training.batches import PIXEL_MAX
-from gascnn.toolkit.training.bundles import check_tensors
+from gascnn.toolkit.training.bundles import check_tensors, fill
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,12 +110,7 @@ def from_bundle(bundle: Bundle) -> SplitNetwork:
             client, server = new_parts(bundle.image_shape, classes, options, local)
     except (UsageError, RuntimeError, OverflowError) as error:
         raise FormatError(f"the bundle's options build no split network: {error}") from error
-    tensors = {name: torch.from_numpy(value.copy()) for name, value in bundle.tensors.items()}
-    modules = _modules(client, server)
-    for name, own in modules.state_dict().items():
-        if tensors[name].dtype != own.dtype:  # a number that is finite in another type need not be in this one
-            raise FormatError(f"tensor {name} is {tensors[name].dtype}; expected {own.dtype}; train again")
-    modules.load_state_dict(tensors)
+    fill(_modules(client, server), bundle)
     client.model.eval()
     server.model.eval()
     return SplitNetwork(

@@ -154,3 +154,16 @@ def check_tensors(model: nn.Module, bundle: Bundle) -> None:
     extra = [name for name in bundle.tensors if name not in own]
     if extra:
         raise FormatError(f"tensor {extra[0]} of the bundle belongs to nothing in the architecture; train again")
+
+
+def fill(model: nn.Module, bundle: Bundle) -> None:
+    """Copy a bundle's tensors, known to fit by :func:`check_tensors`, into a network of exactly their types.
+
+    Raises:
+        FormatError: a tensor of another type: a number that is finite in one need not be in the other.
+    """
+    tensors = {name: torch.from_numpy(value.copy()) for name, value in bundle.tensors.items()}
+    for name, own in model.state_dict().items():
+        if tensors[name].dtype != own.dtype:
+            raise FormatError(f"tensor {name} is {tensors[name].dtype}; expected {own.dtype}; train again")
+    model.load_state_dict(tensors)

@@ -80,6 +80,7 @@ def test_a_killed_chain_takes_its_step_along(tmp_path):
         parent.kill()
         parent.wait()
         wait_until_gone(step)
+        assert not alive(step)
         lock = os.open(tmp_path / "lock", os.O_RDWR)
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # nobody holds it any more
         os.close(lock)

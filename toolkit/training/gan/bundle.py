@@ -18,7 +18,7 @@ from gascnn.models.gan import Discriminator, FirstStage, SliceGenerator, check_s
 from gascnn.toolkit.bundle import Bundle, load_bundle, save_bundle
 from gascnn.toolkit.errors import FormatError, UsageError
 from gascnn.toolkit.training.batches import PIXEL_MAX
-from gascnn.toolkit.training.bundles import check_tensors
+from gascnn.toolkit.training.bundles import check_tensors, fill
 from gascnn.toolkit.training.gan.options import GanOptions
 
 NAME = "attention-gan"
@@ -117,12 +117,8 @@ def from_bundle(bundle: Bundle) -> Gan:
         if isinstance(error, FormatError):
             raise
         raise FormatError(f"the bundle's options build no GAN: {error}") from error
-    tensors = {name: torch.from_numpy(value.copy()) for name, value in bundle.tensors.items()}
     modules = _modules(generator, critic)
-    for name, own in modules.state_dict().items():
-        if tensors[name].dtype != own.dtype:  # a number that is finite in another type need not be in this one
-            raise FormatError(f"tensor {name} is {tensors[name].dtype}; expected {own.dtype}; train again")
-    modules.load_state_dict(tensors)
+    fill(modules, bundle)
     modules.eval().requires_grad_(False)
     return Gan(
         generator=generator,

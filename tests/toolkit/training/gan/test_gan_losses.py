@@ -10,7 +10,7 @@ from gascnn.toolkit.training.gan.presets import PRESETS
 from gascnn.toolkit.training.gan.steps import CRITIC_TERMS, GENERATOR_TERMS, CriticUpdate, GeneratorUpdate
 
 
-def close(found, expected):
+def assert_close(found, expected):
     torch.testing.assert_close(found, torch.tensor(expected, dtype=found.dtype))
 
 
@@ -34,30 +34,31 @@ class HalfSquare(nn.Module):
 
 def test_equation_3():
     # 10 x 0.5 - (1 + 3) / 2 + (0 + 2) / 2
-    close(losses.adversarial_loss(torch.tensor([1.0, 3.0]), torch.tensor([0.0, 2.0]), torch.tensor(0.5), 10), 4.0)
+    real, synthetic = torch.tensor([1.0, 3.0]), torch.tensor([0.0, 2.0])
+    assert_close(losses.adversarial_loss(real, synthetic, torch.tensor(0.5), 10), 4.0)
 
 
 def test_gradient_penalty_and_what_it_does_to_weights():
     critic = Linear(3.0, 4.0)
     penalty = losses.gradient_penalty(critic, torch.rand(5, 1, 1, 2))
-    close(penalty, 16.0)  # (5 - 1)^2, wherever z is
+    assert_close(penalty, 16.0)  # (5 - 1)^2, wherever z is
     penalty.backward()
-    close(critic.weight.grad, [4.8, 6.4])  # 2 (5 - 1) (3, 4) / 5
+    assert_close(critic.weight.grad, [4.8, 6.4])  # 2 (5 - 1) (3, 4) / 5
 
 
 def test_gradient_penalty_is_a_mean_over_images_of_norms_over_pixels():
     z = torch.tensor([[2.0, 0.0], [0.0, 0.0], [3.0, 4.0]]).view(3, 1, 1, 2)
-    close(losses.gradient_penalty(HalfSquare(), z), (1 + 1 + 16) / 3)
+    assert_close(losses.gradient_penalty(HalfSquare(), z), (1 + 1 + 16) / 3)
 
 
 def test_equation_4():
     synthetic, real = torch.full((3, 1, 1, 1), 1.0), torch.full((3, 1, 1, 1), 5.0)
-    close(losses.interpolation(synthetic, real, torch.tensor([0.0, 0.25, 1.0])).flatten(), [1.0, 2.0, 5.0])
+    assert_close(losses.interpolation(synthetic, real, torch.tensor([0.0, 0.25, 1.0])).flatten(), [1.0, 2.0, 5.0])
 
 
 def test_equation_5():
     # (0.2^2 + 0.5^2) / 2
-    close(losses.regression_loss(torch.tensor([0.2, 1.0]), torch.tensor([0.0, 0.5])), 0.145)
+    assert_close(losses.regression_loss(torch.tensor([0.2, 1.0]), torch.tensor([0.0, 0.5])), 0.145)
 
 
 def test_equation_6():
@@ -65,18 +66,18 @@ def test_equation_6():
     slices = torch.tensor([0.5, 0.5, 0.0, 1.0]).view(1, 2, 1, 2)
     mask = torch.tensor([0.2, 1.0]).view(1, 1, 1, 2)
     # (0.5 x 0.8 + 1 x 0 + 0 + 0.5 x 0) / 4
-    close(losses.identity_loss(plane, slices, mask), 0.1)
+    assert_close(losses.identity_loss(plane, slices, mask), 0.1)
 
 
 def test_attention_loss():
-    close(losses.attention_loss(torch.tensor([0.2, 0.6]).view(2, 1, 1, 1)), 0.4)
+    assert_close(losses.attention_loss(torch.tensor([0.2, 0.6]).view(2, 1, 1, 1)), 0.4)
 
 
 def test_equation_7():
     mask = torch.zeros(2, 1, 2, 2)
     mask[0, 0] = torch.tensor([[0.0, 1.0], [0.5, 0.25]])
     # Down 0.5 + 0.75, right 1 + 0.25, the second image 0: a sum over pixels, a mean over images.
-    close(losses.total_variation_loss(mask), 1.25)
+    assert_close(losses.total_variation_loss(mask), 1.25)
 
 
 def test_equation_8_has_the_sign_that_makes_slices_real():
@@ -84,11 +85,11 @@ def test_equation_8_has_the_sign_that_makes_slices_real():
     found = losses.generator_loss(
         torch.tensor([1.0, 3.0]), *parts, alpha_tvr=1e-2, alpha_att=0.1, alpha_aaid=7, alpha_reg=3
     )
-    close(found, -2 + 1 + 0.05 + 1.75 + 6)
+    assert_close(found, -2 + 1 + 0.05 + 1.75 + 6)
 
 
 def test_equation_9():
-    close(losses.discriminator_loss(torch.tensor(0.5), torch.tensor(-1.0), alpha_reg=3), 0.5)
+    assert_close(losses.discriminator_loss(torch.tensor(0.5), torch.tensor(-1.0), alpha_reg=3), 0.5)
 
 
 def test_the_papers_values():
