@@ -215,7 +215,8 @@ def _deployed(setup: Setup) -> str:
 
 def _train(setup: Setup) -> Step:
     recipe = () if setup.preset.training is None else ("--preset", setup.preset.training)
-    words = ("train", *_data(setup), *recipe, *_seed(setup), *_end("train", resumable=True))
+    words = ("train", *_data(setup), *recipe, *setup.preset.training_options, *_seed(setup))
+    words = (*words, *_end("train", resumable=True))
     figures = "epoch metrics.test.images metrics.test.accuracy"
     return _step("train", words, real_data=True, is_result=True, figures=figures)
 

@@ -60,12 +60,12 @@ _ALL = (
     ),
     GanPreset(
         "small",
-        "For images of 64x64 on two cores: a quarter of the width, 9000 iterations, a higher learning rate; not yet "
+        "For images of 64x64 on two cores: a quarter of the width, 6000 iterations, a higher learning rate; not yet "
         "run to its end.",
         GanOptions(
             width=16,
             critic_width=32,
-            iterations=9000,
+            iterations=6000,
             learning_rate=4e-4,
             critic_steps=3,
             report_every=250,
