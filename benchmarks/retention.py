@@ -32,7 +32,7 @@ def measure(
     ann_macs: int,
     settings: Settings,
     told: Callable[[int], None],
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], npt.NDArray[np.int64]]:
     """Run a network on test images as it was deployed and compare it with its ANN.
 
     Args:
@@ -45,7 +45,7 @@ def measure(
 
     Returns:
         Accuracy and macro-F1 with bootstrap intervals, how far they are below the ANN's on the same resamples,
-        operations, and energy by the paper's formula.
+        operations, and energy by the paper's formula; and its answers.
 
     Raises:
         DataError: a foreign network, which does not say how it is fed.
@@ -55,8 +55,9 @@ def measure(
         raise DataError("the network does not say how it is fed; measure one that gascnn exported")
     simulator = Simulator(network, threads=settings.threads, memory_bytes=settings.memory_bytes)
     raw = run_part(network, simulator, part, deployment.steps, deployment.skip_steps, settings, ann_macs, told)
-    figures = estimate(part.labels, np.asarray(raw.pop("predictions"), dtype=np.int64), ann_answers)
-    return {
+    answers = np.asarray(raw.pop("predictions"), dtype=np.int64)
+    figures = estimate(part.labels, answers, ann_answers)
+    row = {
         "network_digest": network.digest(),
         "reset": "sigma-delta" if network.sigma_delta else network.reset,
         "steps": deployment.steps,
@@ -65,6 +66,31 @@ def measure(
         **{name: value.to_dict() for name, value in figures.items()},
         **raw,
     }
+    return row, answers
+
+
+def compare(
+    rows: Sequence[dict[str, Any]], answers: Sequence[npt.NDArray[np.int64]], labels: npt.NDArray[np.int64], name: str
+) -> None:
+    """Put into each row how far its network is below one of them: ``macro_f1_below_reference``, ``reference``.
+
+    Args:
+        rows: as :func:`measure` gives them, with ``file``; changed in place.
+        answers: of each row, (image,).
+        labels: (image,).
+        name: the ``file`` of the row to compare with.
+    """
+    reference = answers[[row["file"] for row in rows].index(name)]
+    for row, own in zip(rows, answers, strict=True):
+        row["reference"] = name
+        row["macro_f1_below_reference"] = estimate(labels, own, reference)["macro_f1_below"].to_dict()
+
+
+def columns(rows: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+    """Heads of the table."""
+    below = COLUMNS.index("below the ANN") + 1
+    extra = (f"below {rows[0]['reference']}",) if rows and "reference" in rows[0] else ()
+    return (*COLUMNS[:below], *extra, *COLUMNS[below:])
 
 
 def markdown(rows: Sequence[dict[str, Any]], ann: dict[str, Any], data: str, command: str) -> str:
@@ -80,8 +106,8 @@ def markdown(rows: Sequence[dict[str, Any]], ann: dict[str, Any], data: str, com
         f"{ann['images']} test images of `{data}`; 95 % bootstrap intervals over them. The ANN ({ann['sha256'][:12]}): "
         f"accuracy {_interval(ann['accuracy'])}, macro-F1 {_interval(ann['macro_f1'])}.",
         "",
-        "| " + " | ".join(COLUMNS) + " |",
-        "|" + " --- |" * len(COLUMNS),
+        "| " + " | ".join(columns(rows)) + " |",
+        "|" + " --- |" * len(columns(rows)),
         *("| " + " | ".join(cells(row)) + " |" for row in rows),
         "",
         f"`{command}`",
@@ -90,7 +116,7 @@ def markdown(rows: Sequence[dict[str, Any]], ann: dict[str, Any], data: str, com
 
 
 def cells(row: dict[str, Any]) -> tuple[str, ...]:
-    """One row of the table, in the order of :data:`COLUMNS`."""
+    """One row of the table, in the order of :func:`columns`."""
     energy, counts = row["paper_energy"], row["counts"]
     sources, ratio = energy["spikes_per_source"], energy["ratio"]
     return (
@@ -100,6 +126,7 @@ def cells(row: dict[str, Any]) -> tuple[str, ...]:
         _interval(row["accuracy"]),
         _interval(row["macro_f1"]),
         _interval(row["macro_f1_below"]),
+        *([_interval(row["macro_f1_below_reference"])] if "reference" in row else []),
         "-" if sources is None else f"{sources:.3f}",
         f"{counts['synaptic_operations'] / 1e6:.3g} M",
         "-" if ratio is None else f"{ratio:.1f}",

@@ -183,7 +183,18 @@ class AttentionGenerator(nn.Module):
         check_sides(plane.shape[-2:])
         spread = condition.to(plane.dtype).view(-1, 1, 1, 1).expand(-1, 1, *plane.shape[-2:])
         x = self.decoder(self.transition(self.encoder(torch.cat((plane, spread), dim=1))))
-        return torch.tanh(self.image(x)), torch.sigmoid(self.mask(x))
+        return self._heads(x)
+
+    def _heads(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """g_a and ϱ by one convolution, which on a processor takes as long as either head alone.
+
+        A transposed convolution of stride 1 is a convolution by the kernel turned by half a circle.
+        """
+        turned = self.image.weight.transpose(0, 1).flip(2, 3)
+        weight = torch.cat((turned, self.mask.weight))
+        bias = torch.cat((cast(Tensor, self.image.bias), cast(Tensor, self.mask.bias)))
+        found = F.conv2d(x, weight, bias, padding=3)
+        return torch.tanh(found[:, :-1]), torch.sigmoid(found[:, -1:])
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,25 @@ def test_equation_2_by_hand():
     assert synthetic_slices(image, mask, plane).flatten().tolist() == [0.125, -0.625]
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_both_heads_are_their_own_modules(channels):
+    """One convolution stands for torch's transposed one and the mask's, gradients included."""
+    torch.manual_seed(0)
+    generator = AttentionGenerator(channels, width=4, blocks=1).double()
+    seen = []
+    generator.decoder.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    image, mask = generator(torch.rand(2, channels, 8, 12).double(), torch.rand(2).double())
+    pull = torch.rand(2, channels + 1, 8, 12).double()
+    one = (torch.cat((image, mask), 1) * pull).sum()
+    found = torch.autograd.grad(one, list(generator.parameters()), retain_graph=True)
+    image_alone, mask_alone = torch.tanh(generator.image(seen[0])), torch.sigmoid(generator.mask(seen[0]))
+    torch.testing.assert_close((image, mask), (image_alone, mask_alone))
+    both = torch.cat((image_alone, mask_alone), 1)
+    wanted = torch.autograd.grad((both * pull).sum(), list(generator.parameters()))
+    torch.testing.assert_close(found, wanted)
+    assert all(gradient.abs().max() > 0 for gradient in found)
+
+
 @pytest.mark.parametrize(("stem", "size", "scale"), [("small", 8, 1), ("small-stride2", 16, 2), ("imagenet", 32, 4)])
 def test_first_stage_gives_the_features_the_resnets_blocks_get(stem, size, scale):
     network = small_resnet(3, stem, size)

@@ -14,7 +14,7 @@ from gascnn.toolkit.data.privacy import shown
 from gascnn.toolkit.errors import UsageError
 from gascnn.toolkit.files import write_json
 
-IMAGES = ("sample", "synthesise")
+IMAGES = ("sample", "synthesise", "join")
 """Steps that make images: behind them nothing reads real ones."""
 
 
@@ -25,7 +25,7 @@ def check_given(use: Mapping[str, Path]) -> None:
         use: by step, the file or folder that stands for what it makes.
 
     Raises:
-        UsageError: nothing there; for ``sample`` or ``synthesise`` anything but an image set marked as synthetic.
+        UsageError: nothing there; for a step that makes images anything but an image set marked as synthetic.
     """
     for name, path in use.items():
         if digest_of(path) is None:
@@ -33,7 +33,7 @@ def check_given(use: Mapping[str, Path]) -> None:
         if name in IMAGES and not _is_synthetic(path):
             raise UsageError(
                 f"--use {name}={shown(path)}: not an image set marked as synthetic in its {RECORD_FILE}; real images "
-                "must not get there: give the folder that 'gascnn gan sample' or 'gascnn synthesise' made"
+                "must not get there: give a folder of 'gascnn gan sample', 'gascnn synthesise' or 'gascnn data join'"
             )
 
 

@@ -32,7 +32,7 @@ class ChainPreset:
         training: preset of ``train``; None takes the recipe of the data set, else ``small``.
         training_options: more words for it.
         gan: preset of ``gan train``.
-        gan_images: images of each class that the GAN gives.
+        gan_images: images of each class that the GAN gives; at most as many as there are training images.
         synthesis: preset of ``synthesise``.
         synthesis_options: more words for it.
         reset, readout, coding: of ``convert``.

@@ -16,6 +16,7 @@ STEPS: Mapping[str, str] = {
     "gan": "a GAN on the real images and the ResNet",
     "sample": "the GAN's images: the last step that reads the data set",
     "synthesise": "images from the ResNet alone",
+    "join": "the images of both kinds as one set",
     "convert": "the ResNet to spikes, with synthetic images",
     "export": "its integers as a NetX file",
     "learn": "spike learning on those integers: the deployed network",
@@ -57,8 +58,8 @@ class Setup:
         data: the data set.
         preset: what the steps are told.
         seed: of everything random.
-        synthetic: gan: its images calibrate and are learnt from; dirichlet: images from the ResNet alone do;
-            both: the latter calibrate, the GAN's are learnt from.
+        synthetic: what calibrates and is learnt from: gan: its images; dirichlet: images from the ResNet alone;
+            both: all of these.
         skip: steps to leave out.
         use: by step: what stands for its output.
         report_on_real: whether the report is made with the data set.
@@ -141,7 +142,7 @@ def _unshown(word: Word) -> bool:
 
 def absent_steps(synthetic: str) -> frozenset[str]:
     """Steps that a kind of synthetic images does without."""
-    return frozenset({"gan": ("synthesise",), "dirichlet": ("gan", "sample"), "both": ()}[synthetic])
+    return frozenset({"gan": ("synthesise", "join"), "dirichlet": ("gan", "sample", "join"), "both": ()}[synthetic])
 
 
 def chain(setup: Setup) -> tuple[Step, ...]:
@@ -155,6 +156,7 @@ OUTPUTS = {
     "gan": "gan",
     "sample": "synthetic-gan",
     "synthesise": "synthetic-dirichlet",
+    "join": "synthetic-both",
     "convert": "snn",
     "export": "converted.net",
     "learn": "learnt.net",
@@ -201,12 +203,9 @@ def _step(
     return Step(name, words, reads, OUTPUTS[name], _result_of(name), real_data, is_result, tuple(figures.split()))
 
 
-def _calibrating(setup: Setup) -> str:
-    return "sample" if setup.synthetic == "gan" else "synthesise"
-
-
-def _learnt_from(setup: Setup) -> str:
-    return "synthesise" if setup.synthetic == "dirichlet" else "sample"
+def _images(setup: Setup) -> str:
+    """The step whose images calibrate, are learnt from and are run in Lava."""
+    return {"gan": "sample", "dirichlet": "synthesise", "both": "join"}[setup.synthetic]
 
 
 def _deployed(setup: Setup) -> str:
@@ -227,7 +226,7 @@ def _gan(setup: Setup) -> Step:
 
 
 def _sample(setup: Setup) -> Step:
-    count = ("--images", str(setup.preset.gan_images))
+    count = ("--images", str(setup.preset.gan_images), "--fewer")
     words = ("gan", "sample", _at(setup, "gan"), *_data(setup), *count, *_seed(setup), *_end("sample"))
     return _step("sample", words, "gan", real_data=True, figures="images sha256")
 
@@ -238,25 +237,30 @@ def _synthesise(setup: Setup) -> Step:
     return _step("synthesise", words, "train", figures="images sha256 answered_as_labelled")
 
 
+def _join(setup: Setup) -> Step:
+    sets = (_at(setup, "sample"), _at(setup, "synthesise"))
+    return _step("join", ("data", "join", *sets, *_end("join")), "sample", "synthesise", figures="images sha256")
+
+
 def _data_free(setup: Setup) -> tuple[Word, ...]:
-    return ("--data", _at(setup, _calibrating(setup)), "--data-free")
+    return ("--data", _at(setup, _images(setup)), "--data-free")
 
 
 def _convert(setup: Setup) -> Step:
     recipe = setup.preset
     neuron = ("--reset", recipe.reset, "--readout", recipe.readout, "--coding", recipe.coding)
     words = ("convert", _at(setup, "train"), *_data_free(setup), *neuron, "--steps", str(recipe.steps))
-    return _step("convert", (*words, *_seed(setup), *_end("convert")), "train", _calibrating(setup))
+    return _step("convert", (*words, *_seed(setup), *_end("convert")), "train", _images(setup))
 
 
 def _export(setup: Setup) -> Step:
     words = ("export", _at(setup, "convert"), "--target", "lava", *_data_free(setup), *_end("export"))
     deployed = _deployed(setup) == "export"
-    return _step("export", words, "convert", _calibrating(setup), is_result=deployed, figures="network_digest neurons")
+    return _step("export", words, "convert", _images(setup), is_result=deployed, figures="network_digest neurons")
 
 
 def _learn(setup: Setup) -> Step:
-    images = _learnt_from(setup)
+    images = _images(setup)
     teacher = ("--teacher", _at(setup, "train"), "--data", _at(setup, images))
     recipe = ("--preset", setup.preset.learning, *setup.preset.learning_options)
     words = ("spike-learn", _at(setup, "export"), *teacher, *recipe, *_seed(setup), *_end("learn", resumable=True))
@@ -264,14 +268,14 @@ def _learn(setup: Setup) -> Step:
 
 
 def _verify(setup: Setup) -> Step:
-    network, images = _deployed(setup), _learnt_from(setup)
+    network, images = _deployed(setup), _images(setup)
     fed = ("--data", _at(setup, images), "--limit", str(setup.preset.verify_images))
     words = ("verify", _at(setup, network), "--backend", "lava", *fed, "--json", OUTPUTS["verify"])
     return _step("verify", words, network, images, figures="passed images")
 
 
 def _report(setup: Setup) -> Step:
-    network, images, recipe = _deployed(setup), _learnt_from(setup), setup.preset
+    network, images, recipe = _deployed(setup), _images(setup), setup.preset
     fed = _data(setup) if setup.report_on_real else ("--data", _at(setup, images))
     size = ("--limit", str(recipe.report_images), "--latency-s", f"{recipe.latency_s:g}")
     words = ("bench", "run", _at(setup, network), "--baseline", _at(setup, "train"), *fed, *size)
@@ -285,6 +289,7 @@ _MAKERS = {
     "gan": _gan,
     "sample": _sample,
     "synthesise": _synthesise,
+    "join": _join,
     "convert": _convert,
     "export": _export,
     "learn": _learn,

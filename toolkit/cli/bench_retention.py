@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 @click.command("retention")
 @click.argument("models", type=options.PATH, nargs=-1, required=True, metavar="MODEL.net...")
 @click.option("--ann", type=options.PATH, required=True, metavar="BUNDLE", help="The ANN they come from.")
+@click.option("--against", metavar="NAME", help="Also how far below MODEL.net of this file name each of them is.")
 @options.data(required=True, help_text="Data set whose test images are run.")
 @options.limit()
 @options.batch_size(64)
@@ -42,6 +43,7 @@ def execute(
     *,
     models: tuple[Path, ...],
     ann: Path,
+    against: str | None,
     data: str,
     data_dir: Path | None,
     limit: int | None,
@@ -53,12 +55,14 @@ def execute(
 ) -> dict[str, Any]:
     """Measure and show; returns what ``--json`` writes."""
     from gascnn.benchmarks import machine
-    from gascnn.benchmarks.retention import COLUMNS, FORMAT, cells, markdown, measure
+    from gascnn.benchmarks.retention import FORMAT, cells, columns, compare, markdown, measure
     from gascnn.toolkit.cli.models import load_data, open_model
     from gascnn.toolkit.files import write_text
 
     for name, value in (("--limit", limit), ("--threads", threads), ("--batch-size", batch_size)):
         options.positive(name, value)
+    if against is not None and [path.name for path in models].count(against) != 1:
+        raise UsageError(f"--against {against}: not the file name of one of the models; give one of them by its name")
     teacher = open_model(ann)
     opened = [_netx(open_model(path)) for path in models]
     part = load_data(data, teacher, data_dir).test.take(limit)
@@ -66,13 +70,16 @@ def execute(
         load_data(data, model, data_dir)  # the same images, or an error that says what differs
     settings = _settings(batch_size, threads, options.memory_size(memory))
     answers, macs = _ann(teacher, part)
-    rows = []
+    rows, given = [], []
     with bar("measuring", len(part) * len(opened)) as progress:
         for number, model in enumerate(opened):
             assert model.netx is not None
             before = number * len(part)
-            row = measure(model.netx.network, part, answers, macs, settings, _shifted(progress, before))
+            row, own = measure(model.netx.network, part, answers, macs, settings, _shifted(progress, before))
             rows.append({"file": model.path.name, "sha256": model.sha256, **row})
+            given.append(own)
+    if against is not None:
+        compare(rows, given, part.labels, against)
     figures = _ann_figures(teacher, part, answers, macs)
     result = {
         "format": FORMAT,
@@ -81,7 +88,7 @@ def execute(
         "models": rows,
         "machine": machine.describe(),
     }
-    table(COLUMNS, [cells(row) for row in rows])
+    table(columns(rows), [cells(row) for row in rows])
     if page is not None:
         write_text(page, markdown(rows, figures, data, options.typed("gascnn bench retention")))
         say(f"table in {page}")

@@ -31,8 +31,7 @@ _STEP = click.Choice(list(STEPS))
     type=click.Choice(SYNTHETIC),
     default="gan",
     show_default=True,
-    help="What stands for the real images: a GAN's, images from the ResNet alone (no GAN then), or both: the latter "
-    "calibrate, the GAN's are learnt from.",
+    help="What stands for the real images: a GAN's, images from the ResNet alone (no GAN then), or both together.",
 )
 @click.option("--until", type=_STEP, metavar="STEP", help="End with this step.")
 @click.option("--from", "from_step", type=_STEP, metavar="STEP", help="Make this step again and all behind it.")
@@ -46,10 +45,10 @@ _STEP = click.Choice(list(STEPS))
 def command(**arguments: Any) -> None:
     """Train a ResNet, make synthetic images, convert it to spikes, learn, verify in Lava and report, in one go.
 
-    Steps: train, gan, sample, synthesise, convert, export, learn, verify, report; each is a command, shown as one types
-    it in the run's folder. The same command goes on where it ended: what is up to date by the SHA-256 of all it read
-    and wrote is not made again. Behind the synthetic images only the report reads the data set, and does without if
-    it is gone.
+    Steps: train, gan, sample, synthesise, join, convert, export, learn, verify, report; each is a command, shown as one
+    types it in the run's folder. The same command goes on where it ended: what is up to date by the SHA-256 of all it
+    read and wrote is not made again. Behind the synthetic images only the report reads the data set, and does without
+    if it is gone.
     """
     save_json(arguments["json_path"], execute(**arguments))
 

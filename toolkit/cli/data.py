@@ -1,4 +1,4 @@
-"""``gascnn data list`` and ``gascnn data fetch``."""
+"""``gascnn data list``, ``gascnn data fetch`` and ``gascnn data join``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gascnn.toolkit.cli.output import bar, save_json, say, table
 
 @click.group("data")
 def command() -> None:
-    """List the data sets known by name, and download them from their public origin."""
+    """List the data sets known by name, download them from their public origin, join sets of made images."""
 
 
 @command.command("list")
@@ -75,3 +75,25 @@ def fetch_command(name: str, data_dir: Path | None, mirror: str | None, json_pat
         path = fetch(name, data_dir=target, base_url=mirror, progress=lambda event: progress(event.fraction))
     say(f"{name} is in {path}")
     save_json(json_path, {"name": name, "path": str(path)})
+
+
+@command.command("join")
+@click.argument("sets", type=options.PATH, nargs=-1, required=True, metavar="SET SET...")
+@options.output("Folder to write.")
+@options.json_file
+def join_command(sets: tuple[Path, ...], output: Path, json_path: Path | None) -> None:
+    """Join sets of made images, of a GAN and of the network alone, into one.
+
+    They must be of one size, framing and classes. Images are taken from the sets in turns. Real images are refused.
+    """
+    from gascnn.toolkit.data.image_set import IMAGES_FILE
+    from gascnn.toolkit.data.joining import join_image_sets
+    from gascnn.toolkit.files import sha256_file
+
+    joined = join_image_sets(sets, output)
+    images = sum(count for _, count in joined)
+    table(("set", "images"), [(found.name, count) for found, count in joined])
+    digest = sha256_file(output / IMAGES_FILE)
+    say(f"{images} images in {output}, SHA-256 {digest}")
+    parts = [{"path": str(path), "images": count} for path, (_, count) in zip(sets, joined, strict=True)]
+    save_json(json_path, {"output": str(output), "sha256": digest, "images": images, "parts": parts})

@@ -50,6 +50,7 @@ def train(**arguments: Any) -> None:
 @click.option("--images", type=int, metavar="N", required=True, help="How many of each class; at most one a source.")
 @click.option("--sources", type=click.Choice(["any", "same", "other"]), default="any", show_default=True,
               help="Training images a class is made from: any, of the same class, of all others.")  # fmt: skip
+@click.option("--fewer", is_flag=True, help="Make fewer where there are not as many sources.")
 @options.seed()
 @click.option("--threads", type=int, default=0, help="Of torch; 0 takes its default.")
 @options.output("Folder of images to write; --data of other commands takes it.")
@@ -126,6 +127,7 @@ def _sample(
     data_dir: Path | None,
     images: int,
     sources: Any,
+    fewer: bool,
     seed: int,
     threads: int,
     output: Path,
@@ -150,7 +152,7 @@ def _sample(
     size = height if height == width else None
     dataset = load_dataset(data, data_dir=data_dir, image_size=size, channels=channels, framing=found.framing)
     with bar("making", count) as progress:
-        made = make(found, dataset, images, seed=seed, sources=sources, threads=threads, progress=progress)
+        made = make(found, dataset, images, seed=seed, sources=sources, fewer=fewer, threads=threads, progress=progress)
     source = {"kind": "gan", "sha256": sha256_file(gan / MODEL_FILE)}
     save_image_set(
         output,
@@ -173,14 +175,17 @@ def _sample(
         "data": dataset.name,
         **made.report,
     }
-    table(("class", "images"), [(name, images) for name in found.class_names])
+    a_class = made.report["images_a_class"]
+    table(("class", "images"), [(name, a_class) for name in found.class_names])
+    if a_class < images:
+        note(f"{a_class} images a class instead of {images}: there are no more sources")
     say(
         f"{percent(result['read_as_asked'])} are read as the class asked for by the GAN's own discriminator; pixels "
         f"differ from their sources by {percent(result['difference_from_source'])} of the range on average"
     )
     if result["difference_from_source"] < NEARLY_COPIES:
         note("these are nearly copies of real images; do not give them to whom the real ones may not go")
-    say(f"{count} images in {output}, SHA-256 {result['sha256']}")
+    say(f"{len(made.labels)} images in {output}, SHA-256 {result['sha256']}")
     return result
 
 

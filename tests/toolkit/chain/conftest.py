@@ -16,7 +16,7 @@ from gascnn.toolkit.chain.process import Ended
 from gascnn.toolkit.chain.runner import Chain
 from gascnn.toolkit.chain.steps import Setup
 
-STEP_OF = {"spike-learn": "learn", "bench": "report"}
+STEP_OF = {"spike-learn": "learn", "bench": "report", "data": "join"}
 
 
 @dataclass

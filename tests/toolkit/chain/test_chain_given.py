@@ -16,7 +16,7 @@ from gascnn.toolkit.errors import UsageError
 @pytest.mark.parametrize(
     "record", [None, "", "[]", "{}", '{"synthetic": false}', '{"synthetic": "true"}', '{"synthetic": 1}', "[" * 9999]
 )
-@pytest.mark.parametrize("step", ["sample", "synthesise"])
+@pytest.mark.parametrize("step", ["sample", "synthesise", "join"])
 def test_real_images_do_not_get_behind_the_samples(step, record, runs, tmp_path):
     images = tmp_path / "scans"
     (images / "ill").mkdir(parents=True)
@@ -30,7 +30,7 @@ def test_real_images_do_not_get_behind_the_samples(step, record, runs, tmp_path)
     assert not runs.folder.exists()
 
 
-@pytest.mark.parametrize("step", ["sample", "synthesise"])
+@pytest.mark.parametrize("step", ["sample", "synthesise", "join"])
 def test_the_data_set_itself_does_not(step, runs):
     with pytest.raises(UsageError, match="not an image set marked as synthetic"):
         runs.make(synthetic="both", use={step: runs.data})

@@ -142,7 +142,7 @@ def test_files_that_stand_for_a_step(runs, image_set, tmp_path):
     [
         ({"seed": 1}, "begun with seed 0, now it is 1; .* --from train"),
         ({"preset": "small"}, "begun with preset smoke, now it is small; .* --from train"),
-        ({"synthetic": "both"}, "begun with synthetic dirichlet, now it is both; .* --from learn"),
+        ({"synthetic": "both"}, "begun with synthetic dirichlet, now it is both; .* --from convert"),
     ],
 )
 def test_no_work_is_thrown_away_for_a_forgotten_option(changes, said, runs):

@@ -36,7 +36,8 @@ def test_click_takes_every_word(synthetic, preset, data):
         values = command.make_context("gascnn", words).params
         named = "json_path" if step.name == "verify" else "output"
         assert values[named] == Path(OUTPUTS[step.name])
-        assert values.get("seed") == (None if step.name in ("verify", "report") else 0 if step.name == "export" else 7)
+        unseeded = step.name in ("join", "verify", "report")
+        assert values.get("seed") == (None if unseeded else 0 if step.name == "export" else 7)
 
 
 @pytest.mark.parametrize(("preset", "data"), ALL)
@@ -59,15 +60,18 @@ def test_a_step_reads_what_stands_in_its_command(synthetic):
         assert ("/secret/scans" in step.typed()) == step.real_data
 
 
-@pytest.mark.parametrize(
-    ("synthetic", "expected"),
-    [("gan", ("sample", "sample")), ("dirichlet", ("synthesise", "synthesise")), ("both", ("synthesise", "sample"))],
-)
-def test_which_images_calibrate_and_which_are_learnt_from(synthetic, expected):
+@pytest.mark.parametrize(("synthetic", "images"), [("gan", "sample"), ("dirichlet", "synthesise"), ("both", "join")])
+def test_which_images_calibrate_are_learnt_from_and_run_in_lava(synthetic, images):
     steps = {step.name: step for step in chain(setup(synthetic))}
-    images = {"sample", "synthesise"}
-    assert (images & set(steps["convert"].reads), images & set(steps["learn"].reads)) == tuple({e} for e in expected)
+    for name in ("convert", "export", "learn", "verify"):
+        assert {"sample", "synthesise", "join"} & set(steps[name].reads) == {images}
     assert ("gan" in steps, "synthesise" in steps) == (synthetic != "dirichlet", synthetic != "gan")
+
+
+def test_both_kinds_are_joined():
+    join = {step.name: step for step in chain(setup("both"))}["join"]
+    assert (join.reads, join.output) == (("sample", "synthesise"), "synthetic-both")
+    assert join.typed()[:4] == ["data", "join", "synthetic-gan", "synthetic-dirichlet"]
 
 
 @pytest.mark.parametrize("synthetic", SYNTHETIC)
@@ -120,7 +124,8 @@ def test_presets_out_of_range_are_named():
 
 
 def test_the_order_of_the_steps():
-    order = ["train", "gan", "sample", "synthesise", "convert", "export", "learn", "verify", "report"]
+    order = ["train", "gan", "sample", "synthesise", "join", "convert", "export", "learn"]
+    order += ["verify", "report"]
     assert [step.name for step in chain(setup("both"))] == order == list(STEPS)
     for step in chain(setup("both")):
         assert all(order.index(name) < order.index(step.name) for name in step.reads)

@@ -36,6 +36,22 @@ def test_a_row_a_file(gascnn, models, tmp_path):
     assert [row["reset"] for row in result["models"]] == ["zero", "subtract"]
 
 
+def test_how_far_each_is_below_one_of_them(gascnn, models, tmp_path):
+    report, page = tmp_path / "r.json", tmp_path / "r.md"
+    found = gascnn("bench", "retention", models.zero, models.subtract, "--ann", models.ann, "--data", "digits",
+                   "--limit", 60, "--against", models.subtract.name, "--json", report, "--markdown", page)  # fmt: skip
+    assert found.status == 0, found.err
+    zero, subtract = json.loads(report.read_text())["models"]
+    below = subtract["macro_f1"]["value"] - zero["macro_f1"]["value"]
+    assert zero["macro_f1_below_reference"]["value"] == pytest.approx(below)
+    assert subtract["macro_f1_below_reference"] == {"value": 0.0, "interval": [0.0, 0.0]}
+    low, high = zero["macro_f1_below_reference"]["interval"]
+    assert low <= below <= high
+    lines = [line for line in page.read_text().splitlines() if line.startswith("|")]
+    assert f"| below the ANN | below {models.subtract.name} |" in lines[0]
+    assert {line.count("|") for line in lines} == {12}
+
+
 def test_wrong_models_are_named(gascnn, models):
     rest = ("--data", "digits")
     found = gascnn("bench", "retention", models.ann, "--ann", models.ann, *rest)

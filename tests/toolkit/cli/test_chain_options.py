@@ -24,13 +24,14 @@ def test_a_dry_run_types_every_command_and_makes_nothing(gascnn, tmp_path):
     assert first == f"$ cd {tmp_path / 'run'}"
     typed = [shlex.split(line)[1:] for line in lines if line.startswith("$ ")]
     assert [words[1] for words in typed] == [
-        "train", "gan", "gan", "synthesise", "convert", "export", "spike-learn", "verify", "bench",
+        "train", "gan", "gan", "synthesise", "data", "convert", "export", "spike-learn", "verify", "bench",
     ]  # fmt: skip
-    assert typed[4][(at := typed[4].index("--seed")) : at + 2] == ["--seed", "5"]
-    assert {"subtract", "rate", "100"} <= set(typed[4])
+    assert [words[2] for words in typed[1:3]] == ["train", "sample"]
+    assert typed[5][(at := typed[5].index("--seed")) : at + 2] == ["--seed", "5"]
+    assert {"subtract", "rate", "100"} <= set(typed[5])
     plan = json.loads((tmp_path / "plan.json").read_text())
     assert [step["name"] for step in plan["steps"]][:3] == ["train", "gan", "sample"]
-    assert [step["action"] for step in plan["steps"]] == ["make"] * 9
+    assert [step["action"] for step in plan["steps"]] == ["make"] * 10
 
 
 def test_a_dry_run_says_what_stands_for_a_step(gascnn, tmp_path):

@@ -61,6 +61,7 @@ def sample(
     *,
     seed: int = 0,
     sources: Sources = "any",
+    fewer: bool = False,
     threads: int = 0,
     progress: Callable[[float], None] | None = None,
 ) -> GanSample:
@@ -75,6 +76,7 @@ def sample(
         images: how many a class, at most as many as each class has sources.
         seed: of the draw of sources; the same seed gives the same images, to the bit, on the same machine and versions.
         sources: ``any`` training image, as in training; ``same``: of the class that is made; ``other``: of all others.
+        fewer: make as many as there are sources where ``images`` is more.
         threads: of torch; 0 takes its default.
         progress: called with the number of images done.
 
@@ -89,7 +91,10 @@ def sample(
     real, labels_of = fitting_images(dataset, gan.image_shape, gan.class_names, gan.framing)
     started = time.perf_counter()
     classes = len(gan.class_names)
-    allowed = _allowed(labels_of.numpy(), gan.class_names, images, sources)
+    allowed = _allowed(labels_of.numpy(), gan.class_names, sources)
+    if fewer:
+        images = min(images, *(len(indices) for indices in allowed))
+    _check_count(allowed, gan.class_names, images, sources)
     drawn = [np.random.default_rng([seed, k]).permutation(allowed[k])[:images] for k in range(classes)]
     source = np.stack(drawn, axis=1).ravel()
     labels = np.tile(np.arange(classes, dtype=np.int64), images)
@@ -133,18 +138,25 @@ def sample(
 
 
 def _allowed(
-    labels: npt.NDArray[np.int64], class_names: Sequence[str], images: int, sources: Sources
+    labels: npt.NDArray[np.int64], class_names: Sequence[str], sources: Sources
 ) -> list[npt.NDArray[np.int64]]:
-    """Indices of the training images that each class may be made from.
-
-    Raises:
-        UsageError: fewer than ``images`` for some class.
-    """
+    """Indices of the training images that each class may be made from."""
     found = []
     for wanted in range(len(class_names)):
         allowed = {"any": labels >= 0, "same": labels == wanted, "other": labels != wanted}[sources]
         found.append(np.flatnonzero(allowed).astype(np.int64))
-    counts = [len(indices) for indices in found]
+    return found
+
+
+def _check_count(
+    allowed: Sequence[npt.NDArray[np.int64]], class_names: Sequence[str], images: int, sources: Sources
+) -> None:
+    """Refuse more images than some class has sources.
+
+    Raises:
+        UsageError: names the class and the number.
+    """
+    counts = [len(indices) for indices in allowed]
     most = min(counts)
     if images > most:
         raise UsageError(
@@ -152,4 +164,3 @@ def _allowed(
             f"{class_names[counts.index(most)]} from, and a second image of the same source would be the same again; "
             f"allowed: 1 to {most}"
         )
-    return found

@@ -51,6 +51,10 @@ def test_no_image_is_made_twice(gan, dataset, sources, most, scarce):
     message = f"images is {most + 1}; with sources {sources} there are {most} training images to make class {scarce} "
     with pytest.raises(UsageError, match=rf"{message}.*; allowed: 1 to {most}$"):
         sample(gan, dataset, most + 1, sources=sources)
+    fewer = sample(gan, dataset, most + 1, sources=sources, fewer=True)
+    assert fewer.report["images_a_class"] == most
+    assert list(pairs(fewer)) == list(pairs(sample(gan, dataset, most, sources=sources)))
+    assert sample(gan, dataset, 2, sources=sources, fewer=True).report["images_a_class"] == 2
 
 
 def pairs(made):
