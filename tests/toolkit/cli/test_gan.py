@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file
 
 from gascnn.models.resnet import resnet
 from gascnn.toolkit.bundle import MODEL_FILE, save_bundle
@@ -161,14 +166,25 @@ def test_bad_input_is_one_line(gascnn, made, tmp_path, monkeypatch):
     assert not (tmp_path / "x.run").exists()
 
 
+def two_processes(made, folder, *options):
+    """What is typed to train in ``folder`` with two processes of torchrun."""
+    torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python")
+    gascnn = (sys.executable, "-c", "from gascnn.toolkit.cli import main; main()")
+    words = (*torchrun, *gascnn, "gan", "train", made / "resnet", "--data", "digits", *options, "-o", folder / "gan",
+             "--json", folder / "train.json")  # fmt: skip
+    return [str(word) for word in words]
+
+
+def below(pid):
+    """Processes that a process started, and those that they started: torchrun gives each a session of its own."""
+    own = [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return [*own, *(further for child in own for further in below(child))]
+
+
 @pytest.mark.slow
 def test_two_processes_train_as_one_does(made, tmp_path):
     """torchrun with gloo: the same batches, so the same GAN but for rounding; the first process alone writes."""
-    torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python")
-    gascnn = (sys.executable, "-c", "from gascnn.toolkit.cli import main; main()")
-    words = [*torchrun, *gascnn, "gan", "train", made / "resnet", "--data", "digits", *FEW, "-o", tmp_path / "gan",
-             "--json", tmp_path / "train.json"]  # fmt: skip
-    done = subprocess.run([str(w) for w in words], capture_output=True, text=True, timeout=300)
+    done = subprocess.run(two_processes(made, tmp_path, *FEW), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("GAN in ") == 1
     assert done.stderr.count("6/6  distance") == 1
@@ -181,3 +197,31 @@ def test_two_processes_train_as_one_does(made, tmp_path):
     assert np.abs(images[0] - images[1]).mean() < 0.1  # of 255
     fresh = sample(load_gan(made / "gan"), digits, 20, seed=1, threads=1).images.astype(int)
     assert np.abs(images[0] - fresh).mean() > 1
+
+
+@pytest.mark.slow
+def test_two_killed_processes_go_on_to_the_same_bits(made, tmp_path):
+    """And where the first process refuses, the others do not wait for it."""
+    more = (*FEW, "--set", "iterations=40")
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    for folder in (straight, killed):
+        folder.mkdir()
+    subprocess.run(two_processes(made, straight, *more), check=True, capture_output=True, timeout=300)
+    with (killed / "said").open("w") as said:
+        started = subprocess.Popen(two_processes(made, killed, *more), stdout=said, stderr=said)
+    history, deadline = killed / "gan.run" / "history.json", time.monotonic() + 300
+    while not history.exists():
+        assert started.poll() is None, (killed / "said").read_text()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    for pid in (started.pid, *below(started.pid)):
+        os.kill(pid, signal.SIGKILL)
+    started.wait()
+    assert saved(history)[-1]["iteration"] < 40
+    refused = subprocess.run(two_processes(made, killed, *more), capture_output=True, text=True, timeout=300)
+    assert refused.returncode != 0
+    assert "holds a run; resume it (--resume), or name a new folder" in refused.stderr
+    subprocess.run(two_processes(made, killed, *more, "--resume"), check=True, capture_output=True, timeout=300)
+    one, other = (load_file(folder / "gan" / "weights.safetensors") for folder in (straight, killed))
+    assert [name for name, tensor in one.items() if not np.array_equal(tensor, other[name])] == []
+    assert saved(straight / "train.json")["metrics"] == saved(killed / "train.json")["metrics"]
