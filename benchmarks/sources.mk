@@ -5,17 +5,15 @@
 #   make -f benchmarks/sources.mk DATA=brain-mri
 #
 # `make setup` first; $GASCNN_DATA says where the data sets lie. OUT/table.md is the table; OUT/both, OUT/gan and
-# OUT/dirichlet are runs of `gascnn chain`, whose preset decides everything; real images are handled alike.
+# OUT/dirichlet are runs of `gascnn chain`, whose preset decides everything; real images are handled alike, as many of them (brain-mri: 320).
 DATA   ?= brain-mri
 PRESET ?= small
 OUT    ?= sources-$(DATA)
 GASCNN ?= .venv/bin/gascnn
-# Of the real images, as many as both kinds of made ones together.
-IMAGES ?= 768
 
 ifeq ($(DATA),brain-mri)
 STEPS    ?= 16
-LEARNING ?= --batch-size 16 --epochs 10 --learning-rate 1e-4
+LEARNING ?= --images 320 --batch-size 16 --epochs 10 --learning-rate 1e-4
 VERIFIED ?= 2
 else
 STEPS    ?= 6
@@ -51,7 +49,7 @@ $(OUT)/real/converted.net: $(OUT)/both.done
 	$(GASCNN) export $(@D)/snn --target lava --data $(DATA) -o $@
 
 $(OUT)/real/learnt.net: $(OUT)/real/converted.net
-	$(GASCNN) spike-learn $< --teacher $(ANN) --data $(DATA) --images $(IMAGES) $(LEARNING) --resume -o $@
+	$(GASCNN) spike-learn $< --teacher $(ANN) --data $(DATA) $(LEARNING) --resume -o $@
 
 $(OUT)/real/verify.json: $(OUT)/real/learnt.net
 	$(GASCNN) verify $< --backend lava --data $(DATA) --limit $(VERIFIED) --json $@

@@ -143,7 +143,8 @@ _SMALL_FOR: Mapping[str, ChainPreset] = MappingProxyType(
             training_options=("--image-size", "64", "--epochs", "70"),
             gan_images=96,
             synthesis_options=("--images", "384", "--batch-size", "64", "--iterations", "200"),
-            learning_options=("--batch-size", "16", "--epochs", "10", "--learning-rate", "1e-4"),
+            # As many images whatever they are, so that kinds can be compared.
+            learning_options=("--images", "320", "--batch-size", "16", "--epochs", "10", "--learning-rate", "1e-4"),
             verify_images=2,
             report_images=200,
         ),
