@@ -1,5 +1,6 @@
-# The two planes of docs/gan.md measured against each other: a GAN of each, beside the same ResNet and with the same seed, as many
-# images as there are training images, and what `gascnn bench synthetic` says of them. What is there is not made again.
+# The two planes of docs/gan.md measured against each other: a GAN of each, beside the same ResNet and with the same
+# seed, as many images as there are training images, and what `gascnn bench synthetic` says of them. What is there is
+# not made again.
 #
 #   make -f benchmarks/planes.mk DATA=brain-mri ANN=sources-brain-mri/both/ann FEATURES_GAN=sources-brain-mri/both/gan
 #

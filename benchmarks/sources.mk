@@ -5,7 +5,8 @@
 #   make -f benchmarks/sources.mk DATA=brain-mri
 #
 # `make setup` first; $GASCNN_DATA says where the data sets lie. OUT/table.md is the table; OUT/both, OUT/gan and
-# OUT/dirichlet are runs of `gascnn chain`, whose preset decides everything; real images are handled alike, as many of them (brain-mri: 320).
+# OUT/dirichlet are runs of `gascnn chain`, whose preset decides everything; real images are handled alike, and as many
+# of them are learnt from (brain-mri: 320).
 DATA   ?= brain-mri
 PRESET ?= small
 OUT    ?= sources-$(DATA)

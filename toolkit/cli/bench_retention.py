@@ -61,8 +61,9 @@ def execute(
 
     for name, value in (("--limit", limit), ("--threads", threads), ("--batch-size", batch_size)):
         options.positive(name, value)
-    if against is not None and [path.name for path in models].count(against) != 1:
-        raise UsageError(f"--against {against}: not the file name of one of the models; give one of them by its name")
+    called = [path.name for path in models].count(against)
+    if against is not None and called != 1:
+        raise UsageError(f"--against {against} is the file name of {called} of the models; give that of one")
     teacher = open_model(ann)
     opened = [_netx(open_model(path)) for path in models]
     part = load_data(data, teacher, data_dir).test.take(limit)

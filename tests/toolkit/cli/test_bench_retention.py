@@ -56,5 +56,7 @@ def test_wrong_models_are_named(gascnn, models):
     rest = ("--data", "digits")
     found = gascnn("bench", "retention", models.ann, "--ann", models.ann, *rest)
     assert (found.status, "is no NetX file" in found.error) == (2, True)
+    found = gascnn("bench", "retention", models.zero, "--ann", models.ann, *rest, "--against", "other.net")
+    assert (found.status, "--against other.net is the file name of 0 of the models; give" in found.error) == (2, True)
     found = gascnn("bench", "retention", models.zero, "--ann", models.snn, *rest)
     assert (found.status, "is no ANN; --ann takes the bundle" in found.error) == (2, True)
