@@ -61,7 +61,7 @@ def execute(
 
     for name, value in (("--limit", limit), ("--threads", threads), ("--batch-size", batch_size)):
         options.positive(name, value)
-    called = [path.name for path in models].count(against)
+    called = sum(path.name == against for path in models)
     if against is not None and called != 1:
         raise UsageError(f"--against {against} is the file name of {called} of the models; give that of one")
     teacher = open_model(ann)
