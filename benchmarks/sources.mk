@@ -6,24 +6,16 @@
 #
 # `make setup` first; $GASCNN_DATA says where the data sets lie. OUT/table.md is the table; OUT/both, OUT/gan and
 # OUT/dirichlet are runs of `gascnn chain`, whose preset decides everything; real images are handled alike, and as many
-# of them are learnt from (brain-mri: 320).
+# of them are learnt from.
 DATA   ?= brain-mri
 PRESET ?= small
 OUT    ?= sources-$(DATA)
 GASCNN ?= .venv/bin/gascnn
 
-ifeq ($(DATA),brain-mri)
-STEPS    ?= 16
-LEARNING ?= --images 320 --batch-size 16 --epochs 10 --learning-rate 1e-4
-VERIFIED ?= 2
-else
-STEPS    ?= 6
-LEARNING ?=
-VERIFIED ?= 5
-endif
-
 CHAIN  := $(GASCNN) chain --data $(DATA) --preset $(PRESET)
 ANN    := $(OUT)/both/ann
+# What the chain's preset told its own steps, for the real images.
+told    = $$(sed -n 's/.*"gascnn $(1) \(.*\) $(2).*/\1/p' $(OUT)/both/manifest.json)
 KINDS  := real gan dirichlet both
 FILES  := $(foreach k,$(KINDS),$(OUT)/$(k)-converted.net $(OUT)/$(k)-learnt.net)
 
@@ -46,14 +38,14 @@ $(OUT)/dirichlet.done: $(OUT)/both.done
 
 $(OUT)/real/converted.net: $(OUT)/both.done
 	@mkdir -p $(@D)
-	$(GASCNN) convert $(ANN) --data $(DATA) --reset zero --readout membrane --coding regular --steps $(STEPS) -o $(@D)/snn
+	$(GASCNN) convert $(ANN) --data $(DATA) $(call told,convert .* --data-free,--seed) -o $(@D)/snn
 	$(GASCNN) export $(@D)/snn --target lava --data $(DATA) -o $@
 
 $(OUT)/real/learnt.net: $(OUT)/real/converted.net
-	$(GASCNN) spike-learn $< --teacher $(ANN) --data $(DATA) $(LEARNING) --resume -o $@
+	$(GASCNN) spike-learn $< --teacher $(ANN) --data $(DATA) $(call told,spike-learn .* --data synthetic-both,--seed) --resume -o $@
 
 $(OUT)/real/verify.json: $(OUT)/real/learnt.net
-	$(GASCNN) verify $< --backend lava --data $(DATA) --limit $(VERIFIED) --json $@
+	$(GASCNN) verify $< --backend lava --data $(DATA) --limit $(call told,verify .* --limit,--json) --json $@
 
 $(OUT)/real-%.net: $(OUT)/real/%.net
 	cp $< $@
