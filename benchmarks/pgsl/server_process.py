@@ -235,9 +235,9 @@ class CountingWire(WireClient):
         self.answered[message.kind] += 1
         return reply
 
-    def _attempt(self, kind: str, body: bytes, kinds: tuple[str, ...]) -> Message:
+    def _attempt(self, kind: str, body: bytes, kinds: tuple[str, ...], attempt: int) -> Message:
         self.attempts[kind] += 1
-        return super()._attempt(kind, body, kinds)
+        return super()._attempt(kind, body, kinds, attempt)
 
 
 def _processor_s(process: int) -> float:

@@ -217,6 +217,13 @@ def test_addresses_methods_and_types(pgsl_server):
         assert response.json()["error"] == "there is no such address or method"
 
 
+@pytest.mark.parametrize("attempt", ["0", "-1", "1.0", "", "one", "1000001", "9" * 50, "٣".encode()])
+def test_an_attempt_is_a_small_number(pgsl_server, attempt):
+    running = pgsl_server()
+    response = running.post("terms", encode(Message("terms")), **{"Gascnn-Attempt": attempt})
+    refused(response, 400, "Gascnn-Attempt is no number from 1 to 1000000")
+
+
 def gigabyte(sent):
     block = bytes(1 << 20)
     for _ in range(1 << 10):

@@ -1,4 +1,3 @@
-import copy
 import os
 import signal
 import subprocess
@@ -11,12 +10,11 @@ import pytest
 import torch
 
 from gascnn.models.saliency import LocalClassifier
-from gascnn.toolkit.errors import BackendError
 from gascnn.toolkit.pgsl.options import PgslOptions
 from gascnn.toolkit.pgsl.split import train_round_robin
 from gascnn.toolkit.pgsl.train import answers, make_client, make_server
 from gascnn.toolkit.pgsl.wire.client import Key, WireClient
-from gascnn.toolkit.pgsl.wire.messages import Message, Refused
+from gascnn.toolkit.pgsl.wire.messages import Message
 from gascnn.toolkit.pgsl.wire.store import RunStore
 from gascnn.toolkit.pgsl.wire.training import own_turns, train_over_wire
 from gascnn.toolkit.training.batches import to_float
@@ -154,160 +152,6 @@ def test_a_server_started_again_amid_a_turn_gives_the_same_numbers(pgsl_server):
     assert_same_bits(server.state()[0], again.coordinator.server.state()[0])
     assert_same_bits(last.state().tensors, clients[0].state().tensors)
     assert again.coordinator.progress.own_batches == {"anna": 8}
-
-
-def granted(wire):
-    reply = wire.send(Message("turn"))
-    assert reply.kind == "granted"
-    return reply.values["grant"]
-
-
-def batch_message(grant, number=0, client=None, seed=3):
-    images, labels = images_and_labels(6, seed)
-    upload = (client or split_client()).upload(to_float(images), labels)
-    tensors = {"activations": upload.activations.numpy(), "labels": labels.numpy()}
-    return Message("batch", {"grant": grant, "number": number}, tensors)
-
-
-def hand_over(grant, batches, done=False):
-    state = {name: value.numpy() for name, value in split_client().state().tensors.items()}
-    return Message("hand-over", {"grant": grant, "batches": batches, "done": done}, state)
-
-
-def test_the_last_batch_again_gets_its_answer_and_counts_once(pgsl_server):
-    running = pgsl_server()
-    with running.wire() as wire:
-        message = batch_message(granted(wire))
-        first = wire.send(message)
-        before = running.digest()
-        second = wire.send(message)
-        assert np.array_equal(first.tensors["gradient"], second.tensors["gradient"])
-        assert first.values == second.values
-        assert running.digest() == before
-        assert running.coordinator.server.steps == 1
-        assert running.coordinator.counts.repeated == 1
-
-
-@pytest.mark.parametrize(
-    ("number", "seed", "said"),
-    [(0, 3, "batch 0 of this turn was sent, 2 is next"), (1, 9, "batch 1 .* 2 is next"), (3, 3, "batch 3 .* 2 is")],
-)
-def test_a_batch_out_of_turn_is_refused(pgsl_server, number, seed, said):
-    running = pgsl_server()
-    with running.wire() as wire:
-        grant = granted(wire)
-        for i in range(2):
-            wire.send(batch_message(grant, i))
-        before = running.digest()
-        with pytest.raises(Refused, match=said) as refused:
-            wire.send(batch_message(grant, number, seed=seed))
-        assert (refused.value.status, refused.value.reason) == (409, "replay")
-        assert running.digest() == before
-        assert running.coordinator.server.steps == 2
-
-
-def test_a_turn_has_an_end(pgsl_server):
-    running = pgsl_server()
-    with running.wire() as wire:
-        grant = granted(wire)
-        for i in range(TURN):
-            wire.send(batch_message(grant, i))
-        before = running.digest()
-        with pytest.raises(Refused, match="a turn has 3 batches; hand your weights over"):
-            wire.send(batch_message(grant, TURN))
-        with pytest.raises(Refused, match="2 batches are handed over, 3 of this turn were counted"):
-            wire.send(hand_over(grant, 2))
-        assert running.digest() == before
-        wire.send(hand_over(grant, TURN))
-        with pytest.raises(Refused, match="ask for a turn"):
-            wire.send(batch_message(grant, 0))
-
-
-def test_a_repeated_hand_over_counts_once(pgsl_server):
-    running = pgsl_server()
-    with running.wire() as wire:
-        grant = granted(wire)
-        wire.send(batch_message(grant))
-        message = hand_over(grant, 1)
-        first = wire.send(message)
-        assert wire.send(message).values == first.values == {"turns": 1, "step": 1}
-        again = pgsl_server.restart(running)
-    with again.wire() as wire:
-        assert wire.send(message).values == {"turns": 1, "step": 1}
-    assert again.coordinator.progress.own_batches == {"anna": 1}
-
-
-def test_turns_are_granted_in_order_and_to_trainers(pgsl_server):
-    running = pgsl_server()
-    with running.wire("ben") as ben, running.wire("cleo") as cleo, running.wire("anna") as anna:
-        assert ben.send(Message("turn")).kind == "wait"
-        with pytest.raises(Refused, match="the role of cleo is infer") as refused:
-            cleo.send(Message("turn"))
-        assert refused.value.status == 403
-        grant = granted(anna)
-        with pytest.raises(Refused, match="ask for a turn"):
-            ben.send(batch_message(grant))
-        anna.send(batch_message(grant))
-        anna.send(hand_over(grant, 1))
-        assert anna.send(Message("turn")).kind == "wait"
-        granted(ben)
-
-
-def test_a_silent_client_loses_its_turn_and_what_it_began(pgsl_server):
-    now = [0.0]
-    running = pgsl_server(lease_s=10.0, clock=lambda: now[0])
-    before = running.digest()
-    with running.wire("ben") as ben, running.wire("anna") as anna:
-        grant = granted(anna)
-        anna.send(batch_message(grant))
-        assert running.digest() != before
-        now[0] = 9.0
-        assert ben.send(Message("turn")).kind == "wait"
-        now[0] = 10.5
-        granted(ben)
-        assert running.digest() == before
-        assert running.coordinator.server.steps == 0
-        with pytest.raises(Refused, match="ask for a turn"):
-            anna.send(batch_message(grant, 1))
-        assert running.coordinator.counts.skipped == 1
-
-
-def test_a_handed_over_state_must_be_one(pgsl_server):
-    running = pgsl_server()
-    with running.wire() as wire:
-        grant = granted(wire)
-        wire.send(batch_message(grant))
-        good = hand_over(grant, 1)
-        for change, said in (
-            (lambda t: t.pop("layers.0.weight"), "layers.0.weight of the state is missing"),
-            (lambda t: t.update({"layers.0.bias": np.full(8, np.nan, np.float32)}), "not finite"),
-            (lambda t: t.update({"layers.0.bias": np.zeros(9, np.float32)}), r"shape \(9,\)"),
-        ):
-            tensors = copy.deepcopy(good.tensors)
-            change(tensors)
-            with pytest.raises(Refused, match=said) as refused:
-                wire.send(Message("hand-over", good.values, tensors))
-            assert refused.value.status == 422
-        assert running.coordinator.progress.turns == 0
-        wire.send(good)
-
-
-def test_a_full_disk_ends_no_turn(pgsl_server, monkeypatch):
-    from gascnn.toolkit.errors import DataError
-
-    running = pgsl_server()
-    with running.wire(patience_s=0.1) as wire:
-        grant = granted(wire)
-        wire.send(batch_message(grant))
-
-        def full(self, checkpoint):
-            raise DataError("the disk is full")
-
-        with monkeypatch.context() as patched:
-            patched.setattr(RunStore, "save", full)
-            with pytest.raises(BackendError, match="could not write its checkpoint"):
-                wire.send(hand_over(grant, 1))
-        assert wire.send(hand_over(grant, 1)).values["turns"] == 1
 
 
 SERVE = """

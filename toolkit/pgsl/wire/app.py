@@ -25,11 +25,12 @@ from starlette.requests import ClientDisconnect
 
 from gascnn.toolkit.pgsl.wire.coordinator import Coordinator, digest_of
 from gascnn.toolkit.pgsl.wire.limits import Caller, Callers, Limits, RateLimit
-from gascnn.toolkit.pgsl.wire.messages import CONTENT_TYPE, REQUESTS, Refused, decode, encode
+from gascnn.toolkit.pgsl.wire.messages import ATTEMPT_HEADER, CONTENT_TYPE, REQUESTS, Refused, decode, encode
 from gascnn.toolkit.pgsl.wire.metrics import Metrics
 
 PATH = "/v1/"
 _HEADER_ROOM = 64 * 1024
+_MOST_ATTEMPTS = 10**6
 _TRAINING = ("turn", "batch", "hand-over")
 _log = logging.getLogger(__name__)
 
@@ -139,8 +140,8 @@ def make_app(coordinator: Coordinator, callers: Callers, limits: Limits | None =
 
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
 
-    def work(caller: str, kind: str, body: bytes) -> bytes:
-        return encode(coordinator.handle(caller, decode(body, (kind,)), digest_of(body)))
+    def work(caller: str, kind: str, body: bytes, attempt: int) -> bytes:
+        return encode(coordinator.handle(caller, decode(body, (kind,)), digest_of(body), attempt))
 
     async def message(request: Request, kind: str) -> Response:
         caller = gate.admit(request)
@@ -149,9 +150,10 @@ def make_app(coordinator: Coordinator, callers: Callers, limits: Limits | None =
         if not caller.may("train" if kind in _TRAINING else "infer"):
             raise Refused(403, "role", f"the role of {caller.name} is {caller.role}; {kind} needs another")
         gate.check_size(request)
+        attempt = _attempt(request)
         body = await gate.read(request)
         try:
-            reply = await asyncio.get_running_loop().run_in_executor(worker, work, caller.name, kind, body)
+            reply = await asyncio.get_running_loop().run_in_executor(worker, work, caller.name, kind, body, attempt)
         finally:
             gate.release(len(body))
         return Response(reply, media_type=CONTENT_TYPE)
@@ -191,6 +193,14 @@ async def _answered(answer: Callable[[], Awaitable[Response]]) -> Response:
         # The traceback is for whoever runs the server; it holds neither headers nor bodies.
         _log.exception("a request could not be answered")
         return _refusal(Refused(500, "internal", "the server could not answer this; its log says why"))
+
+
+def _attempt(request: Request) -> int:
+    given = request.headers.get(ATTEMPT_HEADER, "1")
+    # Digits of other scripts are decimal too, and int() would take them.
+    if not (given.isascii() and given.isdecimal() and len(given) < 8 and 1 <= int(given) <= _MOST_ATTEMPTS):
+        raise Refused(400, "attempt", f"{ATTEMPT_HEADER} is no number from 1 to {_MOST_ATTEMPTS}; count the sendings")
+    return int(given)
 
 
 def _refusal(error: Refused) -> Response:

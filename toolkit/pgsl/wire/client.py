@@ -1,6 +1,6 @@
 """The client's end of the wire: httpx and numpy, no torch.
 
-Every request may be sent again: the server tells a repeated one from a replayed one (see
+Every request may be tried again: it says which attempt it is, and by that the server tells it from a replayed one (see
 :mod:`gascnn.toolkit.pgsl.wire.coordinator`). So whatever is lost on its way, or while the server is started again, is
 asked for anew until ``patience_s`` has passed without an answer.
 """
@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gascnn.toolkit.errors import BackendError, FormatError, UsageError, first_line
-from gascnn.toolkit.pgsl.wire.messages import CONTENT_TYPE, Message, Refused, decode, encode
+from gascnn.toolkit.pgsl.wire.messages import ATTEMPT_HEADER, CONTENT_TYPE, Message, Refused, decode, encode
 from gascnn.toolkit.pgsl.wire.tls import AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE, TOKEN_FILE, check_plain
 
 PATIENCE_S = 120.0
@@ -142,10 +142,11 @@ class WireClient:
             Refused: what the server says.
         """
         body, kinds = encode(message), _REPLIES[message.kind]
-        until, pause = time.monotonic() + self.patience_s, 0.05
+        until, pause, attempt = time.monotonic() + self.patience_s, 0.05, 0
         while True:
+            attempt += 1
             try:
-                return self._attempt(message.kind, body, kinds)
+                return self._attempt(message.kind, body, kinds, attempt)
             except httpx.TransportError as error:
                 said = f"no answer from {self._http.base_url.host} ({first_line(error)})"
             except Refused as error:
@@ -157,8 +158,9 @@ class WireClient:
             time.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE_S)
 
-    def _attempt(self, kind: str, body: bytes, kinds: tuple[str, ...]) -> Message:
-        with self._http.stream("POST", f"/v1/{kind}", content=body) as response:
+    def _attempt(self, kind: str, body: bytes, kinds: tuple[str, ...], attempt: int) -> Message:
+        headers = {ATTEMPT_HEADER: str(attempt)}
+        with self._http.stream("POST", f"/v1/{kind}", content=body, headers=headers) as response:
             received = bytearray()
             for chunk in response.iter_bytes():
                 received += chunk

@@ -6,10 +6,10 @@ written to the disk and counts. Whatever breaks in between, the client, the conn
 to the beginning of the turn, and the client makes it again. Dropout goes by the step, the batches by the client's count
 of turns, so the numbers are the same as if nothing had happened.
 
-A repeated request is told from a replayed one. The last batch and the last hand-over, sent again byte for byte within
-their grant, get the answer they had: it may have been lost on its way, and a client must be able to ask again without
-counting twice. Everything else that comes out of turn, an older number or another body under the same, is refused with
-409, since taking it would count a batch twice.
+A repeated request is told from a replayed one by the attempt that it names. The last batch and the last hand-over, sent
+again within their grant as a further attempt, get the answer they had: it may have been lost on its way, and a client
+must be able to ask again without counting twice. The same attempt again, byte for byte, an older number or another body
+under the same is refused with 409.
 
 In use, any client may send activations at any time; answers come from the weights as they are, also amid a turn.
 """
@@ -50,7 +50,7 @@ class Counts:
 
     Attributes:
         batches: trained, also those of turns that were not ended.
-        repeated: batches and hand-overs sent again and answered again.
+        repeated: batches and hand-overs tried again and answered again.
         turns: ended.
         taken_back: turns begun and not ended.
         skipped: turns passed to the next client because of silence.
@@ -73,6 +73,7 @@ class _Grant:
     name: str
     batches: int = 0
     digest: str = ""
+    attempt: int = 0
     reply: Message | None = None
 
 
@@ -121,6 +122,7 @@ class Coordinator:
             self._keeper.take(ClientState(found.client))
         self._saved = found or Checkpoint(server.state()[0], self._keeper.state().tensors, Progress())
         self._grant: _Grant | None = None
+        self._last_attempt = self.progress.last_attempt
         self._heard = clock()
 
     @property
@@ -133,13 +135,14 @@ class Coordinator:
         """Whether every client said that it is done."""
         return len(self.progress.done) == len(self.clients)
 
-    def handle(self, client: str, message: Message, digest: str) -> Message:
+    def handle(self, client: str, message: Message, digest: str, attempt: int = 1) -> Message:
         """Answer a message.
 
         Args:
             client: who sent it.
             message: of :data:`gascnn.toolkit.pgsl.wire.messages.REQUESTS`.
             digest: SHA-256 of its bytes.
+            attempt: which sending of these bytes this is, counted from 1.
 
         Raises:
             Refused: 403, 409, 422 or 507; nothing has changed.
@@ -154,8 +157,8 @@ class Coordinator:
             if message.kind == "turn":
                 return self._turn(client)
             if message.kind == "batch":
-                return self._batch(client, message, digest)
-            return self._hand_over(client, message, digest)
+                return self._batch(client, message, digest, attempt)
+            return self._hand_over(client, message, digest, attempt)
 
     def _terms(self) -> Message:
         model, options = self.server.model, self.server.options
@@ -188,11 +191,11 @@ class Coordinator:
         }
         return Message("granted", values, _arrays(self._saved.client))
 
-    def _batch(self, client: str, message: Message, digest: str) -> Message:
+    def _batch(self, client: str, message: Message, digest: str, attempt: int) -> Message:
         grant = self._granted(client, message.values["grant"])
         number = message.values["number"]
         if grant.reply is not None and number == grant.batches - 1 and digest == grant.digest:
-            self.counts.repeated += 1
+            grant.attempt = self._again(f"batch {number}", attempt, grant.attempt)
             return grant.reply
         if number != grant.batches:
             raise Refused(
@@ -210,14 +213,14 @@ class Coordinator:
             {"step": gradient.step, "losses": list(gradient.losses)},
             {"gradient": gradient.gradient.numpy()},
         )
-        grant.batches, grant.digest, grant.reply = number + 1, digest, reply
+        grant.batches, grant.digest, grant.attempt, grant.reply = number + 1, digest, attempt, reply
         self.counts.batches += 1
         return reply
 
-    def _hand_over(self, client: str, message: Message, digest: str) -> Message:
+    def _hand_over(self, client: str, message: Message, digest: str, attempt: int) -> Message:
         values, progress = message.values, self.progress
         if (client, values["grant"], digest) == progress.last:
-            self.counts.repeated += 1
+            self._last_attempt = self._again("this hand-over", attempt, self._last_attempt)
             return Message("handed-over", {"turns": progress.turns, "step": progress.steps})
         grant = self._granted(client, values["grant"])
         if values["batches"] != grant.batches:
@@ -240,11 +243,19 @@ class Coordinator:
             own_batches={**progress.own_batches, client: progress.own_batches.get(client, 0) + grant.batches},
             done=done,
             last=(client, grant.name, digest),
+            last_attempt=attempt,
         )
         self._save(Checkpoint(self.server.state()[0], self._keeper.state().tensors, after))
-        self._grant, self._heard = None, self._clock()
+        self._grant, self._last_attempt, self._heard = None, attempt, self._clock()
         self.counts.turns += 1
         return Message("handed-over", {"turns": after.turns, "step": after.steps})
+
+    def _again(self, what: str, attempt: int, answered: int) -> int:
+        """The attempt that is answered once more, if it is one that was not answered before."""
+        if attempt <= answered:
+            raise Refused(409, "replay", f"attempt {attempt} of {what} was answered before; each is answered once")
+        self.counts.repeated += 1
+        return attempt
 
     def _save(self, checkpoint: Checkpoint) -> None:
         try:

@@ -23,6 +23,10 @@ VERSION = 1
 """Of this protocol. Both ends must have the same; there is one."""
 
 CONTENT_TYPE = "application/vnd.safetensors"
+ATTEMPT_HEADER = "Gascnn-Attempt"
+"""Of HTTP: how often these very bytes were sent, this time included; missing, it is 1. It tells a message that is tried
+again, since its answer was lost, from one that somebody recorded and sends again."""
+
 LONGEST_HEADER = 1 << 20
 """Bytes of names, shapes and values; a client's state has some twenty tensors."""
 

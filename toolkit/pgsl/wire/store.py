@@ -34,6 +34,7 @@ class Progress:
         own_batches: batches counted of each client.
         done: clients that have no more turns.
         last: client, grant and SHA-256 of the hand-over that ended the last turn.
+        last_attempt: the attempt at that hand-over that was taken, from 1.
     """
 
     steps: int = 0
@@ -43,6 +44,7 @@ class Progress:
     own_batches: dict[str, int] = field(default_factory=dict)
     done: tuple[str, ...] = ()
     last: tuple[str, str, str] = ("", "", "")
+    last_attempt: int = 0
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,7 @@ class RunStore:
 
     def _progress(self, found: Any) -> Progress:
         kinds = {"steps": int, "turns": int, "holder": int, "own_turns": dict, "own_batches": dict, "done": list,
-                 "last": list}  # fmt: skip
+                 "last": list, "last_attempt": int}  # fmt: skip
         assert kinds.keys() == {entry.name for entry in fields(Progress)}
         if (
             not isinstance(found, dict)
