@@ -137,6 +137,8 @@ def restore_optimizer(
 ) -> None:
     """Put back what :func:`optimizer_state` gave; groups and their settings are the optimiser's own.
 
+    The tensors are copied: the optimiser counts its steps in place, and what was given may be gone back to again.
+
     Raises:
         FormatError: state of a parameter that the optimiser does not have, or of another shape.
     """
@@ -154,7 +156,7 @@ def restore_optimizer(
                 f"tensor {name} of the checkpoint has shape {tuple(value.shape)}; expected {tuple(parameter.shape)}"
             )
         # The same layout in memory as the parameter: the arithmetic then takes the same path to the last bit.
-        kept = torch.empty_like(parameter, requires_grad=False).copy_(value) if value.ndim > 0 else value
+        kept = torch.empty_like(parameter, requires_grad=False).copy_(value) if value.ndim > 0 else value.clone()
         state.setdefault(int(index), {})[key] = kept
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 

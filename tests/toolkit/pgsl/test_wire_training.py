@@ -119,34 +119,42 @@ def test_answers_over_the_wire_are_those_of_one_process(pgsl_server):
     assert running.coordinator.counts.images == 17
 
 
-def test_a_server_started_again_amid_a_turn_gives_the_same_numbers(pgsl_server):
+class StopError(Exception):
+    """A client that ends."""
+
+
+def train_and_stop(running, images, labels, batches):
+    """A client that is begun anew, and gone when it has sent so many batches."""
+    with running.wire() as wire:
+        left = batches
+
+        def stopping(message, send=wire.send):
+            nonlocal left
+            left -= message.kind == "batch"
+            if left < 0:
+                raise StopError
+            return send(message)
+
+        wire.send = stopping
+        with pytest.raises(StopError):
+            train_over_wire(split_client(), wire, images, labels, TURN)
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 0), (3, 0), (1, 2)])
+def test_a_turn_begun_again_and_a_server_started_again_give_the_same_numbers(pgsl_server, before, after):
     parts = [images_and_labels(25, 3)]
     last, server, _ = in_one_process(parts)
     running = pgsl_server(trainers=("anna",))
-    # A whole turn and two batches of the next, then the server is gone.
-    client = split_client()
-    images, labels = parts[0]
-    wire = running.wire()
-    sent = 0
-
-    class StopError(Exception):
-        pass
-
-    def stopping(message, send=wire.send):
-        nonlocal sent
-        if message.kind == "batch":
-            sent += 1
-            if sent == 6:
-                raise StopError
-        return send(message)
-
-    wire.send = stopping
-    with pytest.raises(StopError):
-        train_over_wire(client, wire, images, labels, TURN)
+    # A whole turn and two batches of the next, again and again, then the server is gone.
+    train_and_stop(running, *parts[0], TURN + 2)
+    for _ in range(before - 1):
+        train_and_stop(running, *parts[0], 2)
     assert running.coordinator.server.steps == 5
     assert running.coordinator.progress.steps == 3
     again = pgsl_server.restart(running, trainers=("anna",))
     assert again.coordinator.server.steps == 3
+    for _ in range(after):
+        train_and_stop(again, *parts[0], 2)
     # A client begun anew too: it has nothing but its images and its local classifier.
     clients, _ = over_wire(again, parts)
     assert_same_bits(server.state()[0], again.coordinator.server.state()[0])

@@ -59,10 +59,13 @@ def test_a_restored_optimiser_takes_the_same_steps(tmp_path, kind, settings):
     loaded, values = load_checkpoint(tmp_path / "c.safetensors")
     other, fresh = trained(kind, steps=0, **settings)
     restore_module("model", other, loaded)
+    before = {name: value.clone() for name, value in loaded.items()}
     restore_optimizer(fresh, loaded, values["plain"])
     for _ in range(2):
         step(model, optimizer)
         step(other, fresh)
+    # What was restored from can be gone back to.
+    assert all(torch.equal(loaded[name], value) for name, value in before.items())
     for name, value in model.state_dict().items():
         assert torch.equal(value, other.state_dict()[name]), name
     without, forgetful = trained(kind, steps=0, **settings)
