@@ -334,25 +334,35 @@ def _check_like(gradient: Tensor, activations: Tensor) -> None:
 
 def _restore(prefix: str, model: nn.Module, optimizer: torch.optim.Adam, tensors: Mapping[str, Tensor]) -> None:
     """Weights, batch-norm statistics and moments, all or nothing."""
-    expected = {name: value.shape for name, value in module_tensors(prefix, model).items()}
+    expected = dict(module_tensors(prefix, model))
     # Before the first step Adam has no moments.
     if any(name.startswith("optimizer.") for name in tensors):
         for index, parameter in enumerate(optimizer.param_groups[0]["params"]):
-            moments = {"step": torch.Size(), "exp_avg": parameter.shape, "exp_avg_sq": parameter.shape}
-            expected |= {f"optimizer.{index}.{key}": shape for key, shape in moments.items()}
+            moments = {"step": torch.ones(()), "exp_avg": parameter, "exp_avg_sq": parameter}
+            expected |= {f"optimizer.{index}.{key}": like for key, like in moments.items()}
     wrong = sorted(expected.keys() ^ tensors.keys())
     if wrong:
         found = "missing" if wrong[0] in expected else "not one of this network's"
         raise FormatError(f"tensor {wrong[0]} of the state is {found}; send the whole state of the same network")
-    for name, shape in expected.items():
-        value = tensors[name]
-        if value.shape != shape or not bool(torch.isfinite(value).all()):
-            raise FormatError(
-                f"tensor {name} of the state has shape {tuple(value.shape)} or values that are not finite; "
-                f"expected shape {tuple(shape)}"
-            )
+    for name, like in expected.items():
+        _check_state(name, tensors[name], like)
     restore_module(prefix, model, tensors)
     restore_optimizer(optimizer, tensors, {})
+
+
+_LEAST = {"step": 1.0, "exp_avg_sq": 0.0, "running_var": 0.0, "num_batches_tracked": 0.0}
+"""Below which no training gets the last part of a tensor's name; Adam divides by what a step of 0 gives."""
+
+
+def _check_state(name: str, value: Tensor, like: Tensor) -> None:
+    if value.shape != like.shape or value.dtype != like.dtype or not bool(torch.isfinite(value).all()):
+        raise FormatError(
+            f"tensor {name} of the state is {value.dtype} of shape {tuple(value.shape)} or has values that are not "
+            f"finite; expected {like.dtype} {tuple(like.shape)}"
+        )
+    least = _LEAST.get(name.rpartition(".")[2])
+    if least is not None and bool((value < least).any()):
+        raise FormatError(f"tensor {name} of the state has values below {least:g}; training never gives them")
 
 
 @contextlib.contextmanager

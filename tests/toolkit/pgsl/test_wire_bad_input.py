@@ -92,6 +92,12 @@ BODIES = {
         "not safetensors",
     ),
     "wrong turn": (lambda g: encode(batch("another")), 409, "ask for a turn"),
+    "half a letter": (lambda g: encode(batch("\ud800")), 409, "ask for a turn"),
+    "endless number": (
+        lambda g: encode(Message("batch", {"grant": g, "number": 10**4000}, batch(g).tensors)),
+        409,
+        r"batch 1000+\.\.\.$",
+    ),
 }
 
 

@@ -101,7 +101,7 @@ def test_a_recorded_request_sent_again_is_refused(pgsl_server, lose_answers, kin
         assert running.coordinator.counts.repeated == 1
         assert running.coordinator.server.steps == 1
     restarted = pgsl_server.restart(running)
-    assert replayed(restarted, recorded[0]).status_code == 409
+    assert [replayed(restarted, request).status_code for request in recorded] == [409, 409]
     assert restarted.coordinator.counts.repeated == 0
 
 
@@ -149,12 +149,48 @@ def test_a_repeated_hand_over_counts_once(pgsl_server, lose_answers):
         lose_answers(wire)
         assert wire.send(message).values == {"turns": 1, "step": 1}
         again = pgsl_server.restart(running)
-    # The answer of a server that is gone: a further attempt at the same message, to the one that is there now.
-    sent = {"Gascnn-Attempt": "2"}
-    answer = again.post("hand-over", encode(message), **sent)
-    assert decode(answer.content, ("handed-over",)).values == {"turns": 1, "step": 1}
-    assert again.post("hand-over", encode(message), **sent).status_code == 409
+    # The second answer was lost too, with the server that gave it: a further attempt, to the one that is there now.
+    for attempt, status in (("2", 409), ("3", 200), ("3", 409)):
+        answer = again.post("hand-over", encode(message), **{"Gascnn-Attempt": attempt})
+        assert answer.status_code == status
+        if status == 200:
+            assert decode(answer.content, ("handed-over",)).values == {"turns": 1, "step": 1}
     assert again.coordinator.progress.own_batches == {"anna": 1}
+
+
+def test_a_hand_over_is_answered_again_when_the_next_client_has_had_its_turn(pgsl_server):
+    running = pgsl_server()
+    with running.wire("anna") as anna, running.wire("ben") as ben:
+        grant = granted(anna)
+        anna.send(batch_message(grant))
+        message = encode(hand_over(grant, 1))
+        assert running.post("hand-over", message).status_code == 200
+        grant = granted(ben)
+        ben.send(batch_message(grant))
+        ben.send(hand_over(grant, 1))
+    answer = running.post("hand-over", message, **{"Gascnn-Attempt": "2"})
+    assert decode(answer.content, ("handed-over",)).values == {"turns": 1, "step": 1}
+    assert running.coordinator.progress.own_batches == {"anna": 1, "ben": 1}
+    assert running.coordinator.progress.steps == 2
+
+
+def test_time_that_the_server_takes_is_no_silence_of_the_client(pgsl_server, monkeypatch):
+    now = [0.0]
+    running = pgsl_server(clock=lambda: now[0], lease_s=5.0)
+
+    def slow(upload, train=running.coordinator.server.train):
+        now[0] += 70
+        return train(upload)
+
+    monkeypatch.setattr(running.coordinator.server, "train", slow)
+    with running.wire("anna") as anna, running.wire("ben") as ben:
+        grant = granted(anna)
+        anna.send(batch_message(grant))
+        assert ben.send(Message("turn")).kind == "wait"
+        anna.send(batch_message(grant, 1))
+        now[0] += 6
+        granted(ben)
+    assert running.coordinator.counts.skipped == 1
 
 
 def test_turns_are_granted_in_order_and_to_trainers(pgsl_server):

@@ -31,6 +31,7 @@ from gascnn.toolkit.pgsl.wire.metrics import Metrics
 PATH = "/v1/"
 _HEADER_ROOM = 64 * 1024
 _MOST_ATTEMPTS = 10**6
+_LONGEST_ERROR = 280
 _TRAINING = ("turn", "batch", "hand-over")
 _log = logging.getLogger(__name__)
 
@@ -208,7 +209,12 @@ def _refusal(error: Refused) -> Response:
     headers = {"Connection": "close"} if error.status in (401, 408, 413, 415, 429, 503) else {}
     if error.status in (429, 503, 507):
         headers["Retry-After"] = str(error.retry_s)
-    return JSONResponse({"reason": error.reason, "error": str(error)}, error.status, headers)
+    return JSONResponse({"reason": error.reason, "error": _cut(str(error))}, error.status, headers)
+
+
+def _cut(text: str) -> str:
+    # What was found may be as long as whoever sent it likes.
+    return text if len(text) <= _LONGEST_ERROR else text[: _LONGEST_ERROR - 3] + "..."
 
 
 def _wait(seconds: float, found: str) -> None:

@@ -6,10 +6,10 @@ written to the disk and counts. Whatever breaks in between, the client, the conn
 to the beginning of the turn, and the client makes it again. Dropout goes by the step, the batches by the client's count
 of turns, so the numbers are the same as if nothing had happened.
 
-A repeated request is told from a replayed one by the attempt that it names. The last batch and the last hand-over, sent
-again within their grant as a further attempt, get the answer they had: it may have been lost on its way, and a client
-must be able to ask again without counting twice. The same attempt again, byte for byte, an older number or another body
-under the same is refused with 409.
+A repeated request is told from a replayed one by the attempt that it names. A turn's last batch and a client's last
+hand-over, sent again as a further attempt, get the answer they had: it may have been lost on its way, and a client must
+be able to ask again without counting twice. The same attempt again, byte for byte, an older number, or another body
+under the same number is refused with 409.
 
 In use, any client may send activations at any time; answers come from the weights as they are, also amid a turn.
 """
@@ -31,7 +31,7 @@ from gascnn.toolkit.errors import DataError, FormatError, TrainingError
 from gascnn.toolkit.pgsl.split import ClientState, SplitServer, Upload
 from gascnn.toolkit.pgsl.train import make_client
 from gascnn.toolkit.pgsl.wire.messages import Array, Message, Refused
-from gascnn.toolkit.pgsl.wire.store import Checkpoint, Progress, RunStore
+from gascnn.toolkit.pgsl.wire.store import Checkpoint, HandOver, Progress, RunStore
 
 TURN_BATCHES = 20
 LEASE_S = 60.0
@@ -122,7 +122,6 @@ class Coordinator:
             self._keeper.take(ClientState(found.client))
         self._saved = found or Checkpoint(server.state()[0], self._keeper.state().tensors, Progress())
         self._grant: _Grant | None = None
-        self._last_attempt = self.progress.last_attempt
         self._heard = clock()
 
     @property
@@ -208,6 +207,9 @@ class Coordinator:
             gradient = self.server.train(upload)
         except (DataError, TrainingError) as error:
             raise Refused(422, "data", str(error)) from error
+        finally:
+            # The time that the server took for itself is no silence of the client.
+            self._heard = self._clock()
         reply = Message(
             "gradient",
             {"step": gradient.step, "losses": list(gradient.losses)},
@@ -219,9 +221,9 @@ class Coordinator:
 
     def _hand_over(self, client: str, message: Message, digest: str, attempt: int) -> Message:
         values, progress = message.values, self.progress
-        if (client, values["grant"], digest) == progress.last:
-            self._last_attempt = self._again("this hand-over", attempt, self._last_attempt)
-            return Message("handed-over", {"turns": progress.turns, "step": progress.steps})
+        last = progress.handed_over.get(client)
+        if last is not None and (values["grant"], digest) == (last.grant, last.digest):
+            return self._handed_over_before(client, last, attempt)
         grant = self._granted(client, values["grant"])
         if values["batches"] != grant.batches:
             raise Refused(
@@ -234,21 +236,28 @@ class Coordinator:
         except (FormatError, DataError) as error:
             raise Refused(422, "data", str(error)) from error
         done = (*progress.done, client) if values["done"] else progress.done
+        ended = HandOver(grant.name, digest, attempt, progress.turns + 1, self.server.steps)
         after = replace(
             progress,
-            steps=self.server.steps,
-            turns=progress.turns + 1,
+            steps=ended.step,
+            turns=ended.turns,
             holder=self._after(progress.holder, done),
             own_turns={**progress.own_turns, client: progress.own_turns.get(client, 0) + 1},
             own_batches={**progress.own_batches, client: progress.own_batches.get(client, 0) + grant.batches},
             done=done,
-            last=(client, grant.name, digest),
-            last_attempt=attempt,
+            handed_over={**progress.handed_over, client: ended},
         )
         self._save(Checkpoint(self.server.state()[0], self._keeper.state().tensors, after))
-        self._grant, self._last_attempt, self._heard = None, attempt, self._clock()
+        self._grant, self._heard = None, self._clock()
         self.counts.turns += 1
-        return Message("handed-over", {"turns": after.turns, "step": after.steps})
+        return _handed_over(ended)
+
+    def _handed_over_before(self, client: str, last: HandOver, attempt: int) -> Message:
+        answered = replace(last, attempt=self._again("this hand-over", attempt, last.attempt))
+        # Also a server that is started again knows that this attempt was answered.
+        after = replace(self.progress, handed_over={**self.progress.handed_over, client: answered})
+        self._save(replace(self._saved, progress=after))
+        return _handed_over(answered)
 
     def _again(self, what: str, attempt: int, answered: int) -> int:
         """The attempt that is answered once more, if it is one that was not answered before."""
@@ -288,7 +297,8 @@ class Coordinator:
 
     def _granted(self, client: str, name: str) -> _Grant:
         grant = self._grant
-        if grant is None or grant.client != client or not secrets.compare_digest(grant.name.encode(), name.encode()):
+        given = name if name.isascii() else ""
+        if grant is None or grant.client != client or not secrets.compare_digest(grant.name, given):
             raise Refused(409, "no-turn", "this turn is over or was begun anew; ask for a turn")
         self._heard = self._clock()
         return grant
@@ -314,6 +324,10 @@ class Coordinator:
         count = len(self.clients)
         following = [(holder + i) % count for i in range(1, count + 1)]
         return next((i for i in following if self.clients[i] not in done), holder)
+
+
+def _handed_over(ended: HandOver) -> Message:
+    return Message("handed-over", {"turns": ended.turns, "step": ended.step})
 
 
 def digest_of(body: bytes) -> str:

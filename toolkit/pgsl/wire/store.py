@@ -20,6 +20,26 @@ from gascnn.toolkit.training.run_folder import open_run
 
 _LOCK_FILE = "lock"
 _SERVER, _CLIENT = "server.", "client."
+_HANDED_OVER = {"grant": str, "digest": str, "attempt": int, "turns": int, "step": int}
+
+
+@dataclass(frozen=True)
+class HandOver:
+    """A client's last one, and what it was answered.
+
+    Attributes:
+        grant: of the turn that it ended.
+        digest: SHA-256 of its bytes.
+        attempt: the latest that was answered, from 1.
+        turns: whole turns made with it, all clients together.
+        step: batches counted with it, all clients together.
+    """
+
+    grant: str
+    digest: str
+    attempt: int
+    turns: int
+    step: int
 
 
 @dataclass(frozen=True)
@@ -33,8 +53,7 @@ class Progress:
         own_turns: whole turns of each client.
         own_batches: batches counted of each client.
         done: clients that have no more turns.
-        last: client, grant and SHA-256 of the hand-over that ended the last turn.
-        last_attempt: the attempt at that hand-over that was taken, from 1.
+        handed_over: the last hand-over of each client.
     """
 
     steps: int = 0
@@ -43,8 +62,7 @@ class Progress:
     own_turns: dict[str, int] = field(default_factory=dict)
     own_batches: dict[str, int] = field(default_factory=dict)
     done: tuple[str, ...] = ()
-    last: tuple[str, str, str] = ("", "", "")
-    last_attempt: int = 0
+    handed_over: dict[str, HandOver] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -129,13 +147,18 @@ class RunStore:
 
     def _progress(self, found: Any) -> Progress:
         kinds = {"steps": int, "turns": int, "holder": int, "own_turns": dict, "own_batches": dict, "done": list,
-                 "last": list, "last_attempt": int}  # fmt: skip
+                 "handed_over": dict}  # fmt: skip
         assert kinds.keys() == {entry.name for entry in fields(Progress)}
-        if (
-            not isinstance(found, dict)
-            or found.keys() != kinds.keys()
-            or any(type(found[name]) is not kind for name, kind in kinds.items())
-            or len(found["last"]) != 3
-        ):
+        if not _holds(found, kinds) or not all(_holds(entry, _HANDED_OVER) for entry in found["handed_over"].values()):
             raise FormatError(f"{self.path} holds no progress of this version; start again in a new folder")
-        return Progress(**{**found, "done": tuple(found["done"]), "last": tuple(found["last"])})
+        handed_over = {client: HandOver(**entry) for client, entry in found["handed_over"].items()}
+        return Progress(**{**found, "done": tuple(found["done"]), "handed_over": handed_over})
+
+
+def _holds(found: Any, kinds: Mapping[str, type]) -> bool:
+    """Whether it is a table with exactly these keys and types."""
+    return (
+        isinstance(found, dict)
+        and found.keys() == kinds.keys()
+        and all(type(found[name]) is kind for name, kind in kinds.items())
+    )
