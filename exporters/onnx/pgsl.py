@@ -27,6 +27,7 @@ from gascnn.exporters.onnx.metadata import OnnxMetadata, own_version
 from gascnn.exporters.onnx.quantise import quantised
 from gascnn.models.pgsl import PgslClient
 from gascnn.models.saliency import LocalClassifier, SaliencyAttack
+from gascnn.toolkit.training.checkpoint import weights_sha256
 
 ACTIVATIONS = "activations"
 """Name of the output."""
@@ -68,7 +69,9 @@ def export_pgsl_client(
     client.eval()
     classifier = client.attack.classifier
     shape = (classifier.in_channels, client.image_size, client.image_size)
-    details: dict[str, Any] = {"attack": dict(client.attack.arguments), "width": client.width}
+    details: dict[str, Any] = {
+        "attack": dict(client.attack.arguments), "width": client.width, "layers_sha256": weights_sha256(client.layers),
+    }  # fmt: skip
     graph = client_graph(client, pixel_max)
     if calibration is not None:
         graph = quantised(graph, calibration, nodes=_INTEGERS)

@@ -134,8 +134,7 @@ def _sample(
 ) -> dict[str, Any]:
     """Make the images, write the folder, show; returns what ``--json`` writes."""
     options.positive("--images", images)
-    if threads < 0:
-        raise UsageError(f"--threads is {threads}; allowed: 0 or more")
+    options.torch_threads(threads)
 
     from gascnn.toolkit.bundle import MODEL_FILE
     from gascnn.toolkit.data import load_dataset

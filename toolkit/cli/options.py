@@ -118,6 +118,7 @@ def simulator(function: Function) -> Function:
 
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
+_MOST_THREADS = 1024
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
@@ -148,6 +149,17 @@ def positive(name: str, value: int | None) -> int | None:
     """
     if value is not None and value < 1:
         raise UsageError(f"{name} is {value}; it must be at least 1")
+    return value
+
+
+def torch_threads(value: int) -> int:
+    """Refuse a number of threads that no machine has.
+
+    Raises:
+        UsageError: below 0 (0 takes torch's own default), or more than it can start.
+    """
+    if not 0 <= value <= _MOST_THREADS:
+        raise UsageError(f"--threads is {value}; allowed: 0 to {_MOST_THREADS}")
     return value
 
 

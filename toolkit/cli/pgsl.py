@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from gascnn.toolkit.pgsl.wire.served import Served
 
 PORT = 8443
+MOST_RATE = 1e6
 
 _PLAIN = click.option(
     "--plain-http-anywhere", is_flag=True, help="Allow plain HTTP beyond this machine: tokens and activations show."
@@ -30,6 +32,9 @@ _KEY = click.option(
 )
 _PATIENCE = click.option(
     "--patience", type=float, default=120.0, show_default=True, help="Seconds to ask again while the server is silent."
+)
+_TIMEOUT = click.option(
+    "--timeout", type=float, default=60.0, show_default=True, help="Seconds to wait for one answer before asking again."
 )
 
 
@@ -119,9 +124,12 @@ def client() -> None:
 @click.option("--local-width", type=int, metavar="N", default=8, show_default=True, help="Its first channels.")
 @options.seed()
 @click.option("--pixels", "least_pixels", type=int, metavar="K", help="Refuse an attack on fewer pixels.")
+@click.option("--amount", "least_amount", type=float, metavar="A",
+              help="With --pixels: refuse one that moves them by less, of 0 to 1.  [default: 1]")  # fmt: skip
 @click.option("--threads", type=int, default=0, help="Of torch; 0 takes its default.")
 @options.output("ONNX file of the trained client to write, for 'client infer'.")
 @_PATIENCE
+@_TIMEOUT
 @_PLAIN
 @options.json_file
 def train(**arguments: Any) -> None:
@@ -141,6 +149,7 @@ def train(**arguments: Any) -> None:
 @click.option("--threads", type=int, default=1, show_default=True, help="Of onnxruntime.")
 @options.output("CSV to write: file, class, score of each class.", required=False)
 @_PATIENCE
+@_TIMEOUT
 @_PLAIN
 @options.json_file
 def infer(**arguments: Any) -> None:
@@ -171,8 +180,11 @@ def _serve(
     **address: Any,
 ) -> None:
     options.positive("--turn-batches", turn_batches)
-    if not lease > 0 or not rate > 0:
-        raise UsageError("--lease and --rate must be above 0")
+    options.torch_threads(threads)
+    if not (0 < lease < math.inf and 0 < rate <= MOST_RATE):
+        raise UsageError(
+            f"--lease is {lease:g} and --rate {rate:g}; allowed: seconds above 0, up to {MOST_RATE:g} a second"
+        )
     where = _address(keys_folder, **address)
     network = _served(model, classes, image_shape, options_file, settings)
 
@@ -266,17 +278,24 @@ def _train(
     local_width: int,
     seed: int,
     least_pixels: int | None,
+    least_amount: float | None,
     threads: int,
     output: Path,
     patience: float,
+    timeout: float,
     plain_http_anywhere: bool,
     json_path: Path | None,
 ) -> dict[str, Any]:
     from gascnn.toolkit.pgsl.wire.client import Key, WireClient
 
     options.positive("--limit", limit)
+    options.torch_threads(threads)
+    if least_amount is not None and least_pixels is None:
+        raise UsageError("--amount goes with --pixels; give how many pixels, too")
     part = _shard(shard)
-    with WireClient(server, Key.read(key), patience_s=patience, plain_anywhere=plain_http_anywhere) as wire:
+    with WireClient(
+        server, Key.read(key), patience_s=patience, timeout_s=timeout, plain_anywhere=plain_http_anywhere
+    ) as wire:
         terms = wire.terms()
         # Only now, when there is a server: torch takes seconds to import.
         from gascnn.toolkit.cli.pgsl_client import train_client
@@ -288,7 +307,9 @@ def _train(
             part=part,
             limit=limit,
             local={"epochs": local_epochs, "width": local_width, "seed": seed},
-            least_pixels=least_pixels,
+            least_attack=None
+            if least_pixels is None
+            else (least_pixels, 1.0 if least_amount is None else least_amount),
             output=output,
         )
 
@@ -318,8 +339,6 @@ def agreed_dataset(name: str, data_dir: Path | None, terms: dict[str, Any], fram
 
 
 def _set_threads(threads: int) -> None:
-    if threads < 0:
-        raise UsageError(f"--threads is {threads}; allowed: 0 or more")
     if threads:
         import torch
 

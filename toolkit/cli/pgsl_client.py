@@ -33,10 +33,19 @@ def train_client(
     part: tuple[int, int],
     limit: int | None,
     local: dict[str, int],
-    least_pixels: int | None,
+    least_attack: tuple[int, float] | None,
     output: Path,
 ) -> dict[str, Any]:
     """Train, write the ONNX file, and show; returns what ``--json`` writes.
+
+    Args:
+        wire: to the server, whose options say the attack.
+        dataset: its training images and labels.
+        part: which, of how many equal parts of them.
+        limit: at most so many.
+        local: options of the local classifier.
+        least_attack: pixels and by how much they move, below which the server's attack is refused.
+        output: the ONNX file.
 
     Raises:
         DataError: too few images.
@@ -44,7 +53,7 @@ def train_client(
     """
     terms, started = wire.terms(), time.perf_counter()
     chosen = PgslOptions.from_dict(terms["options"])
-    _check_attack(chosen, least_pixels)
+    _check_attack(chosen, least_attack)
     first, count = part
     images = torch.from_numpy(dataset.train.images[first - 1 :: count][:limit].copy())
     labels = torch.from_numpy(dataset.train.labels[first - 1 :: count][:limit].copy())
@@ -88,9 +97,15 @@ def train_client(
     }
 
 
-def _check_attack(chosen: PgslOptions, least_pixels: int | None) -> None:
-    if least_pixels is not None and (chosen.attack != "pixels" or chosen.pixels < least_pixels):
-        raise UsageError(f"the server's attack is {_strength(chosen)}; --pixels asks for {least_pixels} pixels or more")
+def _check_attack(chosen: PgslOptions, least: tuple[int, float] | None) -> None:
+    if least is None:
+        return
+    pixels, amount = least
+    # Asked this way round, a least amount that is no number is never met.
+    if not (chosen.attack == "pixels" and chosen.pixels >= pixels and chosen.amount >= amount):
+        raise UsageError(
+            f"the server's attack is {_strength(chosen)}; --pixels and --amount ask for {pixels} by {amount:g} or more"
+        )
 
 
 def _strength(chosen: PgslOptions) -> str:

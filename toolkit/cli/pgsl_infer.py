@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from gascnn.hardware.edge import EdgeModel
 from gascnn.toolkit.cli import options
-from gascnn.toolkit.cli.output import bar, percent, say, table
+from gascnn.toolkit.cli.output import bar, note, percent, say, table
 from gascnn.toolkit.cli.pgsl import agreed_dataset
 from gascnn.toolkit.data import load_folder_images
 from gascnn.toolkit.data.arrays import read_arrays
@@ -42,6 +42,7 @@ def classify(
     threads: int,
     output: Path | None,
     patience: float,
+    timeout: float,
     plain_http_anywhere: bool,
 ) -> dict[str, Any]:
     """Classify, write the CSV, show; returns what ``--json`` writes.
@@ -54,13 +55,11 @@ def classify(
     if (images is None) == (data is None):
         raise UsageError("give IMAGES or --data, one of them")
     edge = EdgeModel(model, threads=threads)
-    with WireClient(server, Key.read(key), patience_s=patience, plain_anywhere=plain_http_anywhere) as wire:
+    with WireClient(
+        server, Key.read(key), patience_s=patience, timeout_s=timeout, plain_anywhere=plain_http_anywhere
+    ) as wire:
         terms = wire.terms()
-        if list(edge.metadata.image_shape) != terms["image_shape"] or len(edge.classes) != terms["classes"]:
-            raise DataError(
-                f"{model} takes images of {list(edge.metadata.image_shape)} in {len(edge.classes)} classes, the server "
-                f"{terms['image_shape']} in {terms['classes']}; use the model that was trained with it"
-            )
+        _check_same_network(model, edge, terms)
         if data is not None:
             chosen = agreed_dataset(data, data_dir, terms, edge.metadata.framing).split(split)
             found = _Images([str(i) for i in range(len(chosen.images))], chosen.images, chosen.labels)
@@ -77,6 +76,20 @@ def classify(
         _write(output, edge.classes, found.names, scores["scores"])
         say(f"{len(found.names)} images classified into {output}")
     return _shown(edge.classes, scores, found.labels)
+
+
+def _check_same_network(path: Path, edge: EdgeModel, terms: dict[str, Any]) -> None:
+    metadata = edge.metadata
+    if list(metadata.image_shape) != terms["image_shape"] or len(edge.classes) != terms["classes"]:
+        raise DataError(
+            f"{path} takes images of {list(metadata.image_shape)} in {len(edge.classes)} classes, the server "
+            f"{terms['image_shape']} in {terms['classes']}; use the model that was trained with it"
+        )
+    if metadata.details.get("layers_sha256") == terms["layers_sha256"]:
+        return
+    if not terms["training"]:
+        raise DataError(f"{path} is no client of the server's network; use the model that was trained with it")
+    note(f"the server's network is in training; {path} has not the weights that it goes with now")
 
 
 def _scores(edge: EdgeModel, wire: WireClient, images: npt.NDArray[np.uint8], at_once: int) -> Scores:

@@ -90,7 +90,7 @@ def split_options(path: Path | None, settings: Sequence[str], base: Mapping[str,
     if path is not None:
         try:
             given = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise FormatError(f"{path}: not readable JSON; give an object of options") from error
         if not isinstance(given, dict):
             raise FormatError(f"{path}: not a JSON object; give one of options")
@@ -101,7 +101,7 @@ def split_options(path: Path | None, settings: Sequence[str], base: Mapping[str,
             raise UsageError(f"--set {setting!r} has no value; give NAME=VALUE, such as epochs=3")
         try:
             values[name] = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             values[name] = text
     return PgslOptions.from_dict(values)
 
@@ -150,7 +150,7 @@ def _train(
     from gascnn.toolkit.pgsl.presets import get_split_preset
 
     options.positive("--limit", limit)
-    _check_threads(threads)
+    options.torch_threads(threads)
     recipe = get_split_preset(preset)
     chosen = split_options(options_file, settings, recipe.options.to_dict())
     if seed is not None:
@@ -268,11 +268,6 @@ def _edge_client(path: Path, opened: Model, threads: int) -> EdgeModel:
 def _local(recipe: LocalOptions, seed: int, given: Mapping[str, Any]) -> LocalOptions:
     values = {name.removeprefix("local_"): value for name, value in given.items() if value is not None}
     return replace(recipe, seed=seed, **values)
-
-
-def _check_threads(threads: int) -> None:
-    if threads < 0:
-        raise UsageError(f"--threads is {threads}; allowed: 0 or more")
 
 
 def _check_output(output: Path) -> None:

@@ -132,14 +132,23 @@ def serve(gascnn, keys, *more, shape="1,8,8"):
         (("--certificate", "none.pem"), "go together"),
         (("--port", -1), "the port is -1"),
         (("--turn-batches", 0), "--turn-batches is 0"),
-        (("--lease", 0), "must be above 0"),
+        (("--lease", 0), "--lease is 0 and --rate 100; allowed: seconds above 0, up to 1e+06 a second"),
+        (("--lease", "inf"), "--lease is inf"),
+        (("--rate", "inf"), "--rate inf"),
+        (("--rate", "nan"), "--rate nan"),
+        (("--classes", 10**9), "classes is 1000000000; allowed: whole numbers from 2 to 100000"),
+        (("--threads", 99999999999), "--threads is 99999999999; allowed: 0 to 1024"),
         (("--set", "epochs"), "has no value; give NAME=VALUE"),
         (("--set", "colour=3"), "unknown split-learning option 'colour'"),
         (("--set", "width=6"), "width is 6; allowed: multiples of 4"),
+        (("--set", "width=" + "[" * 9000), "width is '[[["),
         (("--options", "none.json"), "none.json: not readable JSON"),
+        (("--options", "deep.json"), "deep.json: not readable JSON"),
     ],
 )
-def test_a_server_that_cannot_be(gascnn, keys, more, said):
+def test_a_server_that_cannot_be(gascnn, keys, more, said, monkeypatch):
+    monkeypatch.chdir(keys.parent)
+    (keys.parent / "deep.json").write_text("[" * 9000)
     outcome = serve(gascnn, keys, *more)
     assert outcome.status == 2
     assert said in outcome.error
@@ -149,6 +158,10 @@ def test_a_server_that_cannot_be(gascnn, keys, more, said):
 def test_a_shape_that_cannot_be(gascnn, keys):
     assert "two equal sides" in serve(gascnn, keys, shape="1,8,9").error
     assert "image_size is 9" in serve(gascnn, keys, shape="1,9,9").error
+    assert "in_channels is 2; allowed: 1 (gray) or 3" in serve(gascnn, keys, shape="2,8,8").error
+    assert "image_size is 2048; allowed" in serve(gascnn, keys, shape="1,2048,2048").error
+    # Nothing is left of them that a right shape would have to agree with.
+    assert not (keys.parent / "run").exists()
 
 
 def test_a_bundle_says_what_it_is(gascnn, keys, tmp_path):
@@ -184,6 +197,11 @@ def test_a_client_that_cannot_be(gascnn, keys, tmp_path):
             f"--shard is '{shard}'; give I/N"
             in gascnn(*train, "--server", "http://127.0.0.1:9", "--shard", shard).error
         )
+    for server in ("https://x..y", "https://localhost:99999", "https://", "ftp://x", "https://u:p@x"):
+        assert "is no address of a server" in gascnn(*train, "--server", server).error
+    for times in (("--patience", "nan"), ("--patience", -1), ("--timeout", 0), ("--timeout", "inf")):
+        assert "allowed: from 0 s, and above 0 s" in gascnn(*train, "--server", "http://127.0.0.1:9", *times).error
+    assert "--amount goes with --pixels" in gascnn(*train, "--server", "http://127.0.0.1:9", "--amount", 1).error
     infer = ("pgsl", "client", "infer", "--server", "http://127.0.0.1:9", "--key", key, "--data", "digits")
     assert "no such file" in gascnn(*infer, "--model", tmp_path / "none.onnx").error
     assert "give IMAGES or --data" in gascnn(*infer, tmp_path, "--model", tmp_path / "none.onnx").error
@@ -194,9 +212,13 @@ def test_a_client_may_ask_for_a_stronger_attack():
     from gascnn.toolkit.cli.pgsl_client import _check_attack
     from gascnn.toolkit.pgsl.options import PgslOptions
 
-    _check_attack(PgslOptions(pixels=10), 10)
+    _check_attack(PgslOptions(pixels=10), (10, 1.0))
+    _check_attack(PgslOptions(pixels=11, amount=0.5), (10, 0.5))
     _check_attack(PgslOptions(attack="literal"), None)
-    with pytest.raises(UsageError, match="attack is pixels 9 by 1; --pixels asks for 10 pixels or more"):
-        _check_attack(PgslOptions(pixels=9), 10)
+    with pytest.raises(UsageError, match="attack is pixels 9 by 1; --pixels and --amount ask for 10 by 1 or more"):
+        _check_attack(PgslOptions(pixels=9), (10, 1.0))
+    for amount, least in ((1e-6, 1.0), (0.5, 0.6), (0.5, float("nan"))):
+        with pytest.raises(UsageError, match=r"attack is pixels 10 by .* ask for 10 by"):
+            _check_attack(PgslOptions(pixels=10, amount=amount), (10, least))
     with pytest.raises(UsageError, match=r"attack is bound 0\.3"):
-        _check_attack(PgslOptions(attack="bound"), 1)
+        _check_attack(PgslOptions(attack="bound"), (1, 0.0))

@@ -79,7 +79,7 @@ BODIES = {
     "huge header": (lambda g: struct.pack("<Q", 2**63) + bytes(100), 400, "cut short"),
     "deep header": (lambda g: struct.pack("<Q", 9000) + b"[" * 9000, 400, "not JSON"),
     "pickle": (lambda g: pickle.dumps(batch(g)), 400, "not safetensors|not JSON|cut short"),
-    "old version": (lambda g: rewritten(encode(batch(g)), old), 400, "protocol version 0; this end speaks 1"),
+    "old version": (lambda g: rewritten(encode(batch(g)), old), 400, "protocol version 0; this end speaks 2"),
     "no version": (lambda g: rewritten(encode(batch(g)), lambda e, h: e.pop("version")), 400, "no version and kind"),
     "text version": (lambda g: rewritten(encode(batch(g)), lambda e, h: e.update(version="1")), 400, "version '1'"),
     "other kind": (lambda g: encode(Message("turn")), 400, "kind 'turn'; expected batch"),

@@ -8,6 +8,7 @@ asked for anew until ``patience_s`` has passed without an answer.
 from __future__ import annotations
 
 import json
+import math
 import ssl
 import time
 from dataclasses import dataclass
@@ -87,7 +88,7 @@ class WireClient:
 
     Raises:
         FormatError: certificates that cannot be read.
-        UsageError: an address that is none, or plain HTTP beyond this machine.
+        UsageError: an address or times that are none, or plain HTTP beyond this machine.
     """
 
     def __init__(
@@ -103,8 +104,10 @@ class WireClient:
             parsed = httpx.URL(url)
         except (httpx.InvalidURL, TypeError) as error:
             raise UsageError(f"{url!r} is no address; give one such as https://host:8443") from error
-        if parsed.scheme not in ("http", "https") or not parsed.host or parsed.userinfo:
+        if parsed.scheme not in ("http", "https") or not _is_host(parsed) or parsed.userinfo:
             raise UsageError(f"{parsed.host or url!r} is no address of a server; give one such as https://host:8443")
+        if not (0 <= patience_s < math.inf and 0 < timeout_s < math.inf):
+            raise UsageError(f"patience is {patience_s} s, the timeout {timeout_s} s; allowed: from 0 s, and above 0 s")
         if parsed.scheme == "http":
             check_plain(parsed.host, plain_anywhere)
         self.patience_s = patience_s
@@ -138,7 +141,7 @@ class WireClient:
         """Send until there is an answer.
 
         Raises:
-            BackendError: none for ``patience_s``, or the other end is no server of ours.
+            BackendError: none for ``patience_s``, an untrusted certificate, or the other end is no server of ours.
             Refused: what the server says.
         """
         body, kinds = encode(message), _REPLIES[message.kind]
@@ -148,6 +151,11 @@ class WireClient:
             try:
                 return self._attempt(message.kind, body, kinds, attempt)
             except httpx.TransportError as error:
+                if (why := _untrusted(error)) is not None:
+                    raise BackendError(
+                        f"{self._http.base_url.host} shows a certificate that is not trusted ({why}); "
+                        "use the key that was made with the server's, and the name it was made for"
+                    ) from error
                 said = f"no answer from {self._http.base_url.host} ({first_line(error)})"
             except Refused as error:
                 if error.status not in _AGAIN:
@@ -174,7 +182,10 @@ class WireClient:
             raise BackendError(f"the server's answer cannot be read: {error}") from error
 
     def terms(self) -> dict[str, Any]:
-        """What the server agrees on: ``options``, ``classes``, ``image_shape``, ``turn_batches``, ``images``."""
+        """What the server agrees on: ``options``, ``classes``, ``image_shape``, ``turn_batches``, ``images`` at once.
+
+        Further ``layers_sha256`` of the client that its network continues, which changes while it is in ``training``.
+        """
         return self.send(Message("terms")).values
 
     def query(self, activations: npt.NDArray[np.float32], at_once: int) -> dict[str, npt.NDArray[np.float32]]:
@@ -187,6 +198,24 @@ class WireClient:
         starts = range(0, len(activations), at_once)
         parts = [self.send(Message("query", {}, {"activations": activations[i : i + at_once]})) for i in starts]
         return {name: np.concatenate([part.tensors[name] for part in parts]) for name in parts[0].tensors}
+
+
+def _is_host(url: httpx.URL) -> bool:
+    """Whether there is a host that can be looked up, and a port, if one is given, that can be."""
+    try:
+        url.host.encode("idna")
+    except UnicodeError:
+        return False
+    return bool(url.host) and (url.port is None or 0 < url.port < 65536)
+
+
+def _untrusted(error: BaseException | None) -> str | None:
+    """Why a certificate was not taken, if that is what ended a connection: asking again does not mend it."""
+    while error is not None:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return error.verify_message
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _context(key: Key) -> ssl.SSLContext:

@@ -32,6 +32,7 @@ from gascnn.toolkit.pgsl.split import ClientState, SplitServer, Upload
 from gascnn.toolkit.pgsl.train import make_client
 from gascnn.toolkit.pgsl.wire.messages import Array, Message, Refused
 from gascnn.toolkit.pgsl.wire.store import Checkpoint, HandOver, Progress, RunStore
+from gascnn.toolkit.training.checkpoint import weights_sha256
 
 TURN_BATCHES = 20
 LEASE_S = 60.0
@@ -169,6 +170,9 @@ class Coordinator:
                 "image_shape": [self.channels, model.image_size, model.image_size],
                 "turn_batches": self.turn_batches,
                 "images": options.batch_size,
+                # Which client's two layers the server's continue: activations of others would mean nothing to it.
+                "layers_sha256": weights_sha256(self._keeper.model.layers),
+                "training": self._grant is not None or (self.progress.steps > 0 and not self.finished),
             },
         )
 

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from gascnn.toolkit.errors import GascnnError, first_line
 
-VERSION = 1
+VERSION = 2
 """Of this protocol. Both ends must have the same; there is one."""
 
 CONTENT_TYPE = "application/vnd.safetensors"
@@ -76,7 +76,17 @@ REQUESTS: dict[str, Schema] = {
 """Each is sent to the address of its name."""
 
 REPLIES: dict[str, Schema] = {
-    "terms-reply": Schema({"options": dict, "classes": int, "image_shape": list, "turn_batches": int, "images": int}),
+    "terms-reply": Schema(
+        {
+            "options": dict,
+            "classes": int,
+            "image_shape": list,
+            "turn_batches": int,
+            "images": int,
+            "layers_sha256": str,
+            "training": bool,
+        }
+    ),
     "granted": Schema({"grant": str, "own_turns": int, "step": int}, state=True),
     "wait": Schema({"seconds": float}),
     "finished": Schema({"step": int}, state=True),

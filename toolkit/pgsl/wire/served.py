@@ -8,7 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
+from gascnn.models.saliency import LocalClassifier
 from gascnn.toolkit.bundle import MODEL_FILE
+from gascnn.toolkit.errors import UsageError
 from gascnn.toolkit.files import sha256_file
 from gascnn.toolkit.pgsl.bundle import load_network
 from gascnn.toolkit.pgsl.options import PgslOptions
@@ -51,6 +53,11 @@ def new_network(classes: int, image_shape: tuple[int, int, int], options: PgslOp
         UsageError: sizes that do not fit together.
     """
     channels, side, _ = image_shape
+    try:
+        # The smallest that a client can have: what is no size for it is refused before anything large is made.
+        LocalClassifier(channels, classes, side, 1)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
     described = {"classes": classes, "image_shape": list(image_shape)}
     return Served(make_server(classes, side, options), channels, described)
 
