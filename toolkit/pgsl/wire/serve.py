@@ -10,6 +10,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from gascnn.toolkit.errors import BackendError, FormatError, UsageError, first_line
+from gascnn.toolkit.pgsl.wire.connections import PromptProtocol
 from gascnn.toolkit.pgsl.wire.tls import check_plain
 
 KEEP_ALIVE_S = 30
@@ -65,6 +66,7 @@ def make_server(app: FastAPI, address: Address) -> uvicorn.Server:
     asked = ssl.CERT_NONE if address.client_ca is None else ssl.CERT_REQUIRED
     config = uvicorn.Config(
         app,
+        http=PromptProtocol,
         host=address.host,
         port=address.port,
         log_level="warning",
