@@ -74,7 +74,8 @@ class PgslOptions:
         sparsity: its weight lambda of the sparse part, in units of the usual ``1 / sqrt(max(H, W))``.
         recovery_iterations: its largest number of iterations. Recovery dominates the server's time where images are
             large: an image of 28x28 costs 3 ms of one core (22 steps), one of 128x128 44 ms (15), and without
-            ``mu_relative`` 9 and 170 ms (76 and 58); ``channels`` and ``maps`` recover more than one matrix an image.
+            ``mu_relative``, of pixels, 9 and 170 ms (76 and 58); of activations more than the default allows, which
+            then ends it. ``channels`` and ``maps`` recover more than one matrix an image.
         epochs: passes over the training images.
         batch_size: images a step.
         learning_rate: of Adam.
