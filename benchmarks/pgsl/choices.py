@@ -1,7 +1,8 @@
 """What PGSL leaves open, measured: each reading trained as the others, and compared on validation images.
 
 Ambiguous in print are the tensor that recovery acts on (section IV-C says the activations, V-B the image), the unit of
-mu, over what equation 10 takes its maximum, and what "decay rate" decays. Test images have no part in it.
+mu, over what equation 10 takes its maximum, and what "decay rate" decays. A seed's test images have no part in it; but
+mini-MIAS is cross-validated, and the validation films of one seed are other seeds' test films.
 
 ``attack_left`` asks of each recovery what it is for: how far the recovered maps are from those of the image that was
 not attacked (its map channel zero), in units of the distance without recovery; above 1 it does harm. Batch norm and
@@ -16,18 +17,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gascnn.benchmarks.pgsl.partial import Partial
+from gascnn.benchmarks.pgsl.intervals import Scored, accuracy
+from gascnn.benchmarks.pgsl.partial import Partial, pack, unpack
 from gascnn.benchmarks.pgsl.presets import Settings
 from gascnn.benchmarks.pgsl.seed_networks import Progress, SeedNetworks, SplitNetwork
 from gascnn.benchmarks.pgsl.training import EVALUATION_BATCH, Recipe
 from gascnn.models.pgsl import downsample, weighted_scores
 from gascnn.toolkit.errors import UsageError
 from gascnn.toolkit.training.batches import to_float
-from gascnn.toolkit.wilson import wilson_interval
 
 MEASUREMENT = "pgsl choices"
 
@@ -64,9 +66,10 @@ def measure(
         progress: told each step as it begins.
 
     Returns:
-        ``settings``, ``machine``, ``versions``, ``seeds`` (by choice: ``right`` of ``images`` for the decision with the
-        maximum of equation 10 over the ``image`` and over the ``batch`` and for each stream, ``attack_left``,
-        ``processor_s``), ``figures`` (by choice, shares pooled over seeds with Wilson's 95 % interval).
+        ``settings``, ``machine``, ``versions``, ``seeds`` (by choice: ``answers``, packed, of the decision with the
+        maximum of equation 10 over the ``image`` and over the ``batch`` and of each stream, ``attack_left``,
+        ``processor_s``), ``figures`` (by choice: ``accuracy`` of each, see
+        :func:`gascnn.benchmarks.pgsl.intervals.accuracy`, and means of the rest).
 
     Raises:
         DataError: data that is not there.
@@ -78,8 +81,9 @@ def measure(
         raise UsageError(f"choice is {unknown[0]!r}; allowed: {', '.join(CHOICES)}")
     store = Partial(partial, MEASUREMENT, settings.to_dict())
     for seed in settings.seeds:
-        known = store.seed(seed)
         part = settings.partition(seed, data_dir)
+        known = store.seed(seed, part.sha256())
+        known["labels"], known["units"] = pack(part.val.labels), part.val_units.tolist()
         for name in names:
             if name in known["rows"]:
                 continue
@@ -88,7 +92,7 @@ def measure(
             known["rows"][name] = _row(networks)
             store.save()
     report = store.report(settings.seeds)
-    return report | {"figures": {name: _figures(report["seeds"].values(), name) for name in names}}
+    return report | {"figures": {name: _figures(list(report["seeds"].values()), name) for name in names}}
 
 
 def markdown(report: dict[str, Any], command: str = "") -> str:
@@ -99,14 +103,15 @@ def markdown(report: dict[str, Any], command: str = "") -> str:
         command: what was typed.
     """
     settings, figures = report["settings"], report["figures"]
-    images = next(iter(figures.values()))["images"]
+    images = sum(next(iter(figures.values()))["accuracy"]["image"]["images"])
     size = settings["image_size"]
     columns = ("choice", "fusion", "maximum over the batch", "S_r", "S_f", "S_a", "attack left", "processor s")
     lines = [
         f"`{settings['data']}`, images of {f'{size}x{size}' if size else 'their stored size'}, "
         f"{settings['train_images'] or 'all'} training images, {settings['options']['epochs']} epochs, seeds: "
-        f"{len(report['seeds'])}. Accuracy on {images} validation images in percent, with Wilson's 95 % interval for "
-        "the fusion; what differs from the settings is named. Processor time is of training and answering.",
+        f"{len(report['seeds'])}. Accuracy on {images} validation images in percent, with the fusion's 95 % interval "
+        "over images, networks held fixed (Wilson's where each counts once, else bootstrap); what differs "
+        "from the settings is named. Processor time is of training and answering.",
         "",
         "| " + " | ".join(columns) + " |",
         "|" + " --- |" * len(columns),
@@ -153,35 +158,36 @@ def _row(networks: SeedNetworks) -> dict[str, Any]:
         maximum: weighted_scores(**streams, initial=networks.settings.options.initial_weights, maximum=maximum)
         for maximum in ("image", "batch")
     }
-    right = {name: int((scores.argmax(1) == val.labels).sum()) for name, scores in (by_maximum | streams).items()}
+    answers = {name: pack(scores.argmax(1)) for name, scores in (by_maximum | streams).items()}
     seconds = time.process_time() - started
     return {
-        "images": len(val.labels),
-        "right": right,
+        "answers": answers,
         "attack_left": attack_left(network, val.images),
         "processor_s": round(seconds, 1),
     }
 
 
-def _figures(seeds: Any, name: str) -> dict[str, Any]:
+def _figures(seeds: Sequence[dict[str, Any]], name: str) -> dict[str, Any]:
     rows = [seed["rows"][name] for seed in seeds]
-    images = sum(row["images"] for row in rows)
-    right = {key: sum(row["right"][key] for row in rows) for key in rows[0]["right"]}
     return {
-        "images": images,
-        "accuracy": {key: count / images for key, count in right.items()},
-        "interval": {key: list(wilson_interval(count, images)) for key, count in right.items()},
+        "accuracy": {key: accuracy([_scored(seed, name, key) for seed in seeds]) for key in rows[0]["answers"]},
         "attack_left": sum(row["attack_left"] for row in rows) / len(rows),
         "processor_s": sum(row["processor_s"] for row in rows) / len(rows),
     }
 
 
+def _scored(seed: dict[str, Any], name: str, key: str) -> Scored:
+    right = unpack(seed["rows"][name]["answers"][key]) == unpack(seed["labels"])
+    return Scored(np.asarray(seed["units"], dtype=np.int64), right.astype(np.float64))
+
+
 def _cells(name: str, found: dict[str, Any]) -> tuple[str, ...]:
-    shares, (low, high) = found["accuracy"], found["interval"]["image"]
+    shares = found["accuracy"]
+    low, high = shares["image"]["interval_images"]
     return (
         name,
-        f"{100 * shares['image']:.2f} ({100 * low:.2f} to {100 * high:.2f})",
-        *(f"{100 * shares[key]:.2f}" for key in ("batch", "recovered", "fused", "attacked")),
+        f"{100 * shares['image']['mean']:.2f} ({100 * low:.2f} to {100 * high:.2f})",
+        *(f"{100 * shares[key]['mean']:.2f}" for key in ("batch", "recovered", "fused", "attacked")),
         f"{found['attack_left']:.2f}",
         f"{found['processor_s']:.0f}",
     )

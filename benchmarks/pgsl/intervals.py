@@ -53,6 +53,27 @@ def over_units(seeds: Sequence[Scored], *, resamples: int = RESAMPLES, seed: int
     return float(low), float(high)
 
 
+def over_answers(seeds: Sequence[Scored]) -> tuple[float, float]:
+    """Interval of a share of right answers over the images of all seeds.
+
+    Wilson's where each unit has one image; else :func:`over_units`, but Wilson's of as many images as there are units
+    where all answers are right or all wrong, of which a bootstrap draws nothing else.
+
+    Raises:
+        DataError: as :func:`over_units`; values other than 0 and 1.
+    """
+    _check(seeds)
+    units, values = (np.concatenate([getattr(part, name) for part in seeds]) for name in ("units", "values"))
+    if not np.isin(values, (0, 1)).all():
+        raise DataError("values other than 0 and 1; right and wrong answers are needed")
+    count = len(np.unique(units))
+    if count == len(units):
+        return wilson_interval(int(values.sum()), count)
+    if values.min() == values.max():
+        return wilson_interval(count * int(values[0]), count)
+    return over_units(seeds)
+
+
 def over_seeds(means: Sequence[float]) -> tuple[float, float] | None:
     """95 % interval of the mean over seeds by Student's t distribution; None for a single seed.
 
@@ -87,8 +108,12 @@ def figure(seeds: Sequence[Scored]) -> dict[str, Any]:
 
 
 def accuracy(seeds: Sequence[Scored]) -> dict[str, Any]:
-    """:func:`figure` with Wilson's interval of each seed, ``interval_by_seed``, and ``images``, each one's number."""
+    """:func:`figure` of right answers: ``interval_images`` is :func:`over_answers`.
+
+    Further Wilson's interval of each seed, ``interval_by_seed``, and ``images``, each one's number.
+    """
     return figure(seeds) | {
+        "interval_images": list(over_answers(seeds)),
         "interval_by_seed": [
             list(wilson_interval(round(float(part.values.sum())), len(part.values))) for part in seeds
         ],

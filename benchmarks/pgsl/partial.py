@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import platform
 from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,9 @@ FORMAT = 1
 class Partial:
     """Rows of seeds, each written as soon as it is there.
 
+    For one process at a time. Seeds that were measured side by side, each with a file of its own, can be put into the
+    ``seeds`` of one of them, since all files then agree in everything else.
+
     Args:
         path: of the JSON file; None keeps nothing.
         what: the measurement's name.
@@ -35,14 +40,28 @@ class Partial:
 
     def __init__(self, path: Path | None, what: str, settings: dict[str, Any]) -> None:
         self._path = path
-        self._head = {"format": FORMAT, "measurement": what, "versions": versions(), "settings": settings}
+        self._head = {
+            "format": FORMAT, "measurement": what, "versions": versions(), "arithmetic": arithmetic(),
+            "settings": settings,
+        }  # fmt: skip
         self.seeds: dict[str, dict[str, Any]] = {}
         if path is not None and path.exists():
             self.seeds = _read(path, self._head)
 
-    def seed(self, seed: int) -> dict[str, Any]:
-        """What is known of a seed, to be added to."""
-        return self.seeds.setdefault(str(seed), {"rows": {}})
+    def seed(self, seed: int, data_sha256: str) -> dict[str, Any]:
+        """What is known of a seed, to be added to.
+
+        Args:
+            seed: its number.
+            data_sha256: of its images.
+
+        Raises:
+            UsageError: what is known is of other images.
+        """
+        known = self.seeds.setdefault(str(seed), {"rows": {}})
+        if known.setdefault("data_sha256", data_sha256) != data_sha256:
+            raise UsageError(f"{self._path}: seed {seed} is of other images than these; name another file")
+        return known
 
     def report(self, seeds: Iterable[int], **more: Any) -> dict[str, Any]:
         """What was found of these seeds, with what a reader needs to know of the run.
@@ -66,7 +85,16 @@ class Partial:
 
 def versions() -> dict[str, str]:
     """Of what a repetition depends on."""
-    return {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
+    found = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
+    for name in ("gascnn", "adversarial-robustness-toolbox"):
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+def arithmetic() -> dict[str, Any]:
+    """What decides the last bits of a sum: with others a network that is trained again is another one."""
+    return {"processor": machine.processor(), "threads": torch.get_num_threads()}
 
 
 def pack(classes: Tensor) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -53,6 +54,7 @@ class Partition:
     Attributes:
         train, val, test: disjoint; of mini-MIAS also in patients.
         units: (test image,) int64, see :class:`gascnn.benchmarks.pgsl.intervals.Scored`.
+        val_units: (validation image,) int64, alike. One seed's validation films of mini-MIAS are others' test films.
         classes: how many.
         rule: the division in a sentence.
     """
@@ -61,8 +63,18 @@ class Partition:
     val: Part
     test: Part
     units: npt.NDArray[np.int64]
+    val_units: npt.NDArray[np.int64]
     classes: int
     rule: str
+
+    def sha256(self) -> str:
+        """Of all images, labels and units: the same digest is the same data in the same order."""
+        digest = hashlib.sha256()
+        for part in (self.train, self.val, self.test):
+            for tensor in (part.images, part.labels):
+                digest.update(str(tuple(tensor.shape)).encode() + tensor.contiguous().numpy().tobytes())
+        digest.update(self.units.tobytes())
+        return digest.hexdigest()
 
 
 def make_partition(
@@ -98,12 +110,13 @@ def make_partition(
     count = len(dataset.train) if limits[0] is None else limits[0]
     order = torch.randperm(len(dataset.train), generator=torch.Generator().manual_seed(seed))[:count]
     train, val, test = (_part(dataset.split(name)) for name in ("train", "val", "test"))
-    test = test.take(limits[2])
+    val, test = val.take(limits[1]), test.take(limits[2])
     return Partition(
         train=Part(train.images[order], train.labels[order]),
-        val=val.take(limits[1]),
+        val=val,
         test=test,
         units=np.arange(len(test.labels), dtype=np.int64),
+        val_units=np.arange(len(val.labels), dtype=np.int64),
         classes=len(dataset.class_names),
         rule=f"{dataset.provenance.get('split', 'as given')}; training images drawn by seed, the same test images",
     )
@@ -142,6 +155,7 @@ def _mias(
         val=val,
         test=test,
         units=pairs[orders[2]],
+        val_units=pairs[orders[1]],
         classes=len(classes),
         rule=(
             f"by patient, films 2k-1 and 2k being patient k's: {FOLDS} test sets, stratified by class, of which each "

@@ -17,6 +17,7 @@ but counting right answers.
 from __future__ import annotations
 
 import functools
+import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -93,7 +94,8 @@ def measure(
     Raises:
         DataError: data that is not there, or reconstructed images of another shape or dtype.
         FormatError: ``partial`` is not such a file.
-        UsageError: an unknown attack, a toolbox that is missing, a partial file of other settings.
+        UsageError: an unknown attack, a toolbox that is missing, a partial file of other settings, images or
+            reconstructions.
     """
     unknown = [name for name in attacks if name not in TITLES]
     if unknown:
@@ -103,7 +105,7 @@ def measure(
     for seed in settings.seeds:
         part = settings.partition(seed, data_dir)
         rule = part.rule
-        known = store.seed(seed)
+        known = store.seed(seed, part.sha256())
         known.setdefault("train_images", len(part.train.labels))
         known["labels"], known["units"] = pack(part.test.labels), part.units.tolist()
         known["majority"] = int(torch.bincount(part.train.labels, minlength=part.classes).argmax())
@@ -142,12 +144,28 @@ def _measure_seed(
         store.save()
     for name, answers in (*_plain_rows(networks, attacks), *_reconstructed_rows(networks, reconstructions)):
         if name in known["rows"]:
+            _check_same(name, known["rows"][name], networks, reconstructions)
             continue
         networks.tell(name)
         started = time.process_time()
         found, more = answers()
         known["rows"][name] = {"answers": pack(found), **more, **_seconds(started)}
         store.save()
+
+
+def _check_same(
+    name: str, row: dict[str, Any], networks: SeedNetworks, reconstructions: Reconstructions | None
+) -> None:
+    """Refuse a kept row of reconstructions that were made otherwise: one row of both would be of neither."""
+    if reconstructions is None or not name.startswith(RECONSTRUCTED):
+        return
+    count = len(networks.partition.test.images[: reconstructions.images])
+    method = json.loads(json.dumps(dict(reconstructions.described)))
+    if len(unpack(row["answers"])) != count or row["method"] != method:
+        raise UsageError(
+            f"the partial file's row {name!r} of seed {networks.seed} is of other images or made by another method; "
+            "name another file"
+        )
 
 
 def _plain_rows(networks: SeedNetworks, attacks: Sequence[str]) -> Iterator[Row]:

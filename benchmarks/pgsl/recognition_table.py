@@ -57,7 +57,7 @@ def markdown(report: dict[str, Any], command: str = "") -> str:
         *_table(
             ("fusion less", "mean", "95 % over images", "95 % over seeds"),
             (
-                (NAMES[name], _percent(one["mean"]), _range(one["interval_images"]), _range(one["interval_seeds"]))
+                (NAMES[name], _percent(one["mean"]), _differs(one), _range(one["interval_seeds"]))
                 for name, one in report["fusion_minus"].items()
             ),
         ),
@@ -83,9 +83,10 @@ def _described(report: dict[str, Any]) -> str:
         f"seed{'s' * (len(seeds) > 1)}; {report['rule']}. "
         f"Recovery of the {options['recovery']}, mu {options['mu']:g} in {unit}. "
         f"JSMA moves {strength}; other attacks: {_flat(settings['strengths'])}. "
-        f"Presented: {recipes}, by validation images. "
-        "Intervals: over images, bootstrap of the images (mias: patients) of all seeds, networks held fixed; over "
-        "seeds, Student's t. Attacks go by predictions, of the client's classifier unless the reading says otherwise."
+        f"Presented: {recipes}{', chosen by validation images' * (len(settings['recipes']) > 1)}. "
+        "Intervals: over images, Wilson's where each image counts once, else (differences too) bootstrap of the "
+        "images (mias: patients) of all seeds, networks held fixed; over seeds, Student's t. Attacks go by "
+        "predictions, of the client's classifier unless the reading says otherwise."
     )
 
 
@@ -144,6 +145,12 @@ def _percent(share: float) -> str:
 
 def _range(interval: Sequence[float] | None) -> str:
     return "–" if interval is None else f"{100 * interval[0]:.2f} to {100 * interval[1]:.2f}"
+
+
+def _differs(found: dict[str, Any]) -> str:
+    # A bootstrap of differences that are all 0 draws nothing else.
+    same = found["interval_images"] == [0, 0] and not any(found["by_seed"])
+    return "the same answers" if same else _range(found["interval_images"])
 
 
 def _flat(values: dict[str, Any]) -> str:

@@ -206,7 +206,7 @@ def _seeds(
             data_dir=data_dir,
         )
         _check_pixels(part.test.images.shape[-1], pixels)
-        known = store.seed(seed)
+        known = store.seed(seed, part.sha256())
         systems = SeedSystems(settings, seed, part, progress or _silent)
         known["train_images"], known["auxiliary_images"] = len(part.train.labels), len(part.val.labels)
         known["units"] = part.units[: len(systems.targets.labels)].tolist()

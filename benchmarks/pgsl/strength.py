@@ -103,7 +103,7 @@ def measure(
     for seed in settings.seeds:
         part = settings.partition(seed, data_dir)
         rule = part.rule
-        known = store.seed(seed)
+        known = store.seed(seed, part.sha256())
         known["labels"], known["units"] = pack(part.test.labels), part.units.tolist()
         for name, chosen in varied.items():
             if name not in known["rows"]:
@@ -127,8 +127,9 @@ def markdown(report: dict[str, Any], command: str = "") -> str:
         f"`{settings['data']}`, images of {f'{size}x{size}' if size else 'their stored size'}, "
         f"{settings['train_images'] or 'all'} training images, {options['epochs']} epochs, seeds: "
         f"{len(report['seeds'])}; {report['rule']}. Accuracy on attacked test images in "
-        "percent with 95 % bootstrap intervals over images (mias: patients), networks held fixed; the difference in "
-        "percentage points. `answers changed`: test images whose class the attack changes for the client's classifier.",
+        "percent with 95 % intervals over images, networks held fixed: Wilson's where each image counts once, else "
+        "(the difference, in percentage points, too) bootstrap of the images (mias: patients). "
+        "`answers changed`: test images whose class the attack changes for the client's classifier.",
         "",
         "| " + " | ".join(columns) + " |",
         "|" + " --- |" * len(columns),

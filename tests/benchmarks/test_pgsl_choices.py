@@ -1,11 +1,14 @@
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 from gascnn.benchmarks.pgsl import choices
 from gascnn.benchmarks.pgsl.choices import attack_left, markdown, measure
+from gascnn.benchmarks.pgsl.intervals import Scored, over_units
+from gascnn.benchmarks.pgsl.partial import unpack
 from gascnn.benchmarks.pgsl.presets import Settings, choices_preset
 from gascnn.benchmarks.pgsl.seed_networks import SeedNetworks
 from gascnn.models.pgsl import downsample
@@ -40,19 +43,27 @@ def test_answers_are_counted_on_validation_images(report):
     networks = SeedNetworks(settings, 1, part, lambda text: None)
     answer = networks.split.model.answer(part.val.images)
     row = found["seeds"]["1"]["rows"]["image, mu in activations"]
-    assert row["images"] == len(part.val.labels) == 30
+    assert len(part.val.labels) == 30
+    kept = {name: unpack(packed).tolist() for name, packed in row["answers"].items()}
     for name, scores in (("recovered", answer.recovered), ("fused", answer.fused), ("attacked", answer.attacked)):
-        assert row["right"][name] == int((scores.argmax(1) == part.val.labels).sum())
-    assert row["right"]["image"] == int((answer.scores.argmax(1) == part.val.labels).sum())
+        assert kept[name] == scores.argmax(1).tolist()
+    assert kept["image"] == answer.scores.argmax(1).tolist()
     # Equation 10 over the batch, by hand: one weight a stream for all images.
     streams = torch.stack([answer.recovered, answer.fused, answer.attacked])
     weights = torch.tensor([0.5, 0.3, 0.2]) * streams.mean(1).amax(1)
     decided = (weights[:, None, None] * streams).sum(0).argmax(1)
-    assert row["right"]["batch"] == int((decided == part.val.labels).sum())
-    pooled = found["figures"]["image, mu in activations"]
-    rows = [found["seeds"][seed]["rows"]["image, mu in activations"]["right"]["image"] for seed in ("0", "1")]
-    assert pooled["accuracy"]["image"] == sum(rows) / 60
-    assert pooled["interval"]["image"] == pytest.approx(wilson_interval(sum(rows), 60))
+    assert kept["batch"] == decided.tolist()
+    pooled = found["figures"]["image, mu in activations"]["accuracy"]["image"]
+    right = [
+        unpack(found["seeds"][seed]["rows"]["image, mu in activations"]["answers"]["image"]) == part.val.labels.numpy()
+        for seed in ("0", "1")
+    ]
+    assert pooled["by_seed"] == [part.mean() for part in right]
+    # The same thirty images in both seeds are thirty, not sixty.
+    assert pooled["interval_images"] == list(over_units([Scored(np.arange(30), part.astype(float)) for part in right]))
+    alone = measure(dataclasses.replace(TINY, seeds=(1,)), NAMES, partial=report[1])["figures"]
+    expected = wilson_interval(int(right[1].sum()), 30)
+    assert alone["image, mu in activations"]["accuracy"]["image"]["interval_images"] == list(expected)
 
 
 def test_what_recovery_leaves_of_the_attack(report):

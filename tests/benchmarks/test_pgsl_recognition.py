@@ -9,8 +9,8 @@ from scipy import stats
 from gascnn.benchmarks.pgsl import partition, presets, recognition, strength
 from gascnn.benchmarks.pgsl.decoder import DecoderSettings
 from gascnn.benchmarks.pgsl.gradient_inversion import InversionSettings
-from gascnn.benchmarks.pgsl.intervals import Scored, figure, over_seeds, over_units
-from gascnn.benchmarks.pgsl.partial import Partial, pack, unpack
+from gascnn.benchmarks.pgsl.intervals import Scored, figure, over_answers, over_seeds, over_units
+from gascnn.benchmarks.pgsl.partial import unpack
 from gascnn.benchmarks.pgsl.partition import make_partition, patient_folds
 from gascnn.benchmarks.pgsl.presets import PRESETS, Settings, preset
 from gascnn.benchmarks.pgsl.recognition_table import PAPER, markdown
@@ -117,6 +117,12 @@ def test_a_broken_run_goes_on_to_the_same_figures(report, tmp_path):
     assert "digits, seed 1: split network, plain" in told
     with pytest.raises(UsageError, match="its settings is not this run's"):
         recognition.measure(dataclasses.replace(TINY, test_images=41), partial=path)
+    for changed in ({"images": 10}, {"described": {"iterations": 8}}):
+        other = dataclasses.replace(RECONSTRUCTIONS, **changed)
+        with pytest.raises(
+            UsageError, match="row 'reconstructed, DLG' of seed 0 is of other images or made by another"
+        ):
+            recognition.measure(TINY, partial=path, attacks=ATTACKS, reconstructions=other)
     (tmp_path / "partial.json").write_text('{"seeds": 3}')
     with pytest.raises(FormatError, match="not partial results"):
         recognition.measure(TINY, partial=tmp_path / "partial.json")
@@ -199,6 +205,21 @@ def test_patients_are_drawn_whole():
         over_units([Scored(np.arange(3), right)])
     with pytest.raises(DataError, match="no images"):
         over_units([])
+
+
+def test_shares_near_their_ends_have_intervals_too():
+    """Wilson's where each image counts once, as scipy has it; of clustered answers that are all alike, of the units."""
+    for right, count in ((50, 50), (1, 200), (0, 7), (4964, 5000)):
+        scored = Scored(np.arange(count), (np.arange(count) < right).astype(float))
+        expected = stats.binomtest(right, count).proportion_ci(method="wilson")
+        assert over_answers([scored]) == pytest.approx((expected.low, expected.high), abs=1e-12)
+    pairs = np.repeat(np.arange(30), 2)
+    expected = stats.binomtest(30, 30).proportion_ci(method="wilson")
+    assert over_answers([Scored(pairs, np.ones(60))]) == pytest.approx((expected.low, 1.0), abs=1e-12)
+    mixed = Scored(pairs, np.tile([0.0, 1.0, 1.0], 20))
+    assert over_answers([mixed]) == over_units([mixed])
+    with pytest.raises(DataError, match="values other than 0 and 1"):
+        over_answers([Scored(np.arange(3), np.array([0.0, 1.0, -1.0]))])
 
 
 def test_folds_keep_patients_together_and_test_each_once():
@@ -337,16 +358,3 @@ def test_settings_and_presets():
         Settings("digits", recipes=(Recipe(), Recipe()))
     with pytest.raises(UsageError, match="test_images is 1"):
         Settings("digits", test_images=1)
-
-
-def test_answers_are_kept_as_text(tmp_path):
-    assert unpack(pack(torch.tensor([0, 9, 255]))).tolist() == [0, 9, 255]
-    with pytest.raises(DataError, match="class 256"):
-        pack(torch.tensor([256]))
-    path = tmp_path / "kept.json"
-    store = Partial(path, "one", {"seeds": [0], "x": 1})
-    store.seed(0)["rows"]["a"] = {"answers": "00"}
-    store.save()
-    assert Partial(path, "one", {"seeds": [0, 1], "x": 1}).seed(0)["rows"] == {"a": {"answers": "00"}}
-    with pytest.raises(UsageError, match="its measurement is not this run's"):
-        Partial(path, "two", {"seeds": [0], "x": 1})

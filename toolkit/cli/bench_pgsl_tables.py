@@ -100,8 +100,8 @@ def reconstruction(**arguments: Any) -> None:
 def choices(**arguments: Any) -> None:
     """What the paper leaves open: on what recovery acts, the unit of mu, equation 10's maximum, the decay.
 
-    Each choice trains a network of its own; validation images compare them, test images have no part in it. Recovery
-    of every map takes ten times as long as the others.
+    Each choice trains a network of its own; validation images compare them, the seed's test images have no part in
+    it. Recovery of every map takes ten times as long as the others.
     """
     from gascnn.benchmarks.pgsl.choices import CHOICES, markdown, measure
     from gascnn.benchmarks.pgsl.presets import choices_preset
