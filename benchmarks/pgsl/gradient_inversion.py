@@ -6,9 +6,10 @@ gradient first. PGSL's Table I applies both to its split network and leaves open
 
 * **The adversary** is the server, or somebody who got hold of what it has: the client's two layers (PGSL hands their
   weights and Adam's moments on through the server; two successive first moments give the gradient of the step between
-  them), the server's own network, and for each batch the activations, the recovered maps and the fused stream's
-  gradient. It has neither the client's local classifier nor ``Map'``. PGSL's threat model (section III) says black box
-  while DLG needs the weights: DLG's rows are beyond that model, the decoder's within it.
+  them, over the wire of a turn's batches together unless a turn is one batch), the server's own network, and for each
+  batch the activations, the recovered maps and the fused stream's gradient. It has neither the client's local
+  classifier nor ``Map'``. PGSL's threat model (section III) says black box while DLG needs the weights: DLG's rows are
+  beyond that model, the decoder's within it.
 * **gradients** (DLG and iDLG): those of the client's two convolutions and batch norms, which only the fused stream's
   loss trains. What comes back to the client is linear in the label, and the server works it out for every class from
   the activations (:func:`returned_gradients`): DLG's dummy label mixes them, iDLG's label picks one. The alternative,

@@ -31,8 +31,11 @@ AGREEING_IMAGES = 0.95
 
 Its attack has steps where a network of ReLUs has kinks: a hidden value of 1e-9 in one program and 0 in the other opens
 or closes a path of the gradient, and two pixels that rank equal change places. That happens to an image now and then,
-by rounding alone; a wrong graph differs on nearly every image.
+by rounding alone; a wrong graph differs on nearly every image. Of :data:`FEWEST_WITH_KINKS` images or more, one may
+always differ.
 """
+
+FEWEST_WITH_KINKS = 8
 
 
 @dataclass(frozen=True)
@@ -107,8 +110,7 @@ def compare(
     same = _answers(found) == _answers(expected)
     answers = metadata.part == "resnet"
     if metadata.precision == "fp32":
-        needed = 1.0 if answers else AGREEING_IMAGES
-        if not agreeing.mean() >= needed:
+        if int((~agreeing).sum()) > _may_differ(len(images), answers):
             raise CheckFailed(
                 f"onnxruntime and torch differ by {differences.max():.2g} of the largest output, on "
                 f"{int((~agreeing).sum())} of {len(images)} images by more than the {TOLERANCE:g} that is allowed; "
@@ -129,6 +131,13 @@ def compare(
         accuracy=None if labels is None else float((_answers(found) == labels).mean()),
         torch_accuracy=None if labels is None else float((_answers(expected) == labels).mean()),
     )
+
+
+def _may_differ(images: int, answers: bool) -> int:
+    """Images of which more than rounding may be different."""
+    if answers or images < FEWEST_WITH_KINKS:
+        return 0
+    return max(1, int((1 - AGREEING_IMAGES) * images + 1e-9))
 
 
 def _answers(outputs: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:

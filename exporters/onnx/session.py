@@ -16,6 +16,11 @@ from gascnn.toolkit.errors import BackendError, DataError, FormatError, UsageErr
 LARGEST_FILE = 2**31 - 1
 """Bytes: what protocol buffers can hold."""
 
+MOST_AT_ONCE = 64
+PIXELS_AT_ONCE = 2 * 256 * 256
+"""Images of more pixels than a sixty-fourth of it are computed fewer at a time: two of 256x256 of PGSL's client keep
+the process at about 110 MB, where sixty-four would take 1.4 GB."""
+
 _FATAL = 4  # onnxruntime's own log says on standard error what our exception says anyway
 
 
@@ -69,12 +74,18 @@ class OnnxSession:
             raise FormatError(f"{self._path}: gives {shape} for {len(self.metadata.classes)} classes; export it again")
         return shape
 
-    def run(self, images: npt.NDArray[np.uint8], batch_size: int = 64) -> npt.NDArray[np.float32]:
+    @property
+    def batch_size(self) -> int:
+        """Images at once unless told otherwise: 1 to :data:`MOST_AT_ONCE`, by their pixels."""
+        _, height, width = self.metadata.image_shape
+        return min(max(PIXELS_AT_ONCE // (height * width), 1), MOST_AT_ONCE)
+
+    def run(self, images: npt.NDArray[np.uint8], batch_size: int | None = None) -> npt.NDArray[np.float32]:
         """The network's output for each image.
 
         Args:
             images: (n, C, H, W) uint8, n may be 0.
-            batch_size: images at once, which bounds the memory.
+            batch_size: images at once, which bounds the memory; None takes :attr:`batch_size`.
 
         Returns:
             (n, ...) float32, each of ``output_shape``.
@@ -84,6 +95,8 @@ class OnnxSession:
             DataError: images of another type or shape.
             UsageError: a batch of no images.
         """
+        if batch_size is None:
+            batch_size = self.batch_size
         if batch_size < 1:
             raise UsageError(f"batch_size is {batch_size}; it must be at least 1")
         images = self._checked(images)

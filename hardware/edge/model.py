@@ -45,8 +45,15 @@ class EdgeModel:
         """Names in the order of the outputs."""
         return self.metadata.classes
 
-    def logits(self, images: npt.NDArray[np.uint8], *, batch_size: int = 64) -> npt.NDArray[np.float32]:
+    @property
+    def batch_size(self) -> int:
+        """Images that are computed at once unless told otherwise: fewer, the larger they are, to keep memory small."""
+        return self._session.batch_size
+
+    def logits(self, images: npt.NDArray[np.uint8], *, batch_size: int | None = None) -> npt.NDArray[np.float32]:
         """Scores (n, classes) before the softmax; ``batch_size`` images are computed at once.
+
+        None takes :attr:`batch_size`, also in the other methods.
 
         Raises:
             DataError: images of another type or shape.
@@ -55,7 +62,7 @@ class EdgeModel:
         self._expect("resnet", "logits")
         return self._session.run(images, batch_size)
 
-    def predict(self, images: npt.NDArray[np.uint8], *, batch_size: int = 64) -> npt.NDArray[np.int64]:
+    def predict(self, images: npt.NDArray[np.uint8], *, batch_size: int | None = None) -> npt.NDArray[np.int64]:
         """The class (n,) of each image, an index into ``metadata.classes``; of equal scores the first.
 
         Raises:
@@ -66,7 +73,7 @@ class EdgeModel:
         answers: npt.NDArray[np.int64] = self._session.run(images, batch_size).argmax(axis=1).astype(np.int64)
         return answers
 
-    def activations(self, images: npt.NDArray[np.uint8], *, batch_size: int = 64) -> npt.NDArray[np.float32]:
+    def activations(self, images: npt.NDArray[np.uint8], *, batch_size: int | None = None) -> npt.NDArray[np.float32]:
         """What a split network's client sends to its server, (n, channels, height, width).
 
         Raises:

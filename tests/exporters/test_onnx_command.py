@@ -10,7 +10,7 @@ import torch
 
 from gascnn.exporters.onnx.session import OnnxSession
 from gascnn.toolkit.bundle import MODEL_FILE
-from gascnn.toolkit.cli import main
+from gascnn.toolkit.cli import export_onnx, main
 from gascnn.toolkit.files import sha256_file
 from gascnn.toolkit.pgsl.bundle import SplitNetwork, new_parts, save_network
 from gascnn.toolkit.pgsl.options import LocalOptions, PgslOptions
@@ -114,6 +114,16 @@ def test_the_client_in_8_bits(split, tmp_path, capsys):
     assert metadata.details["calibration_images"] == 40
     assert metadata.details["calibrated_on"] == "digits, train split"
     assert 0 < json.loads(json_path.read_text())["check"]["largest_difference"] < 0.1
+
+
+def test_a_client_that_8_bits_change_much_is_told(split, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(export_onnx, "FAR_OFF", 1e-3)
+    status, _, err = command(
+        capsys, split[1], "--target", "onnx", "--int8", "--data", "digits", "--calibration-images", 2, "--limit", 30,
+        "-o", tmp_path / "c.onnx",
+    )  # fmt: skip
+    assert status == 0
+    assert "8 bits change activations much; calibrate on more images" in err
 
 
 def test_a_part_that_the_kind_does_not_have(trained, split, tmp_path, capsys):

@@ -84,6 +84,24 @@ def test_answers_are_those_of_torch(ann, exported):
     assert (model.metadata.framing, model.metadata.image_shape, model.metadata.pixel_max) == ("foreground", SHAPE, 255)
 
 
+@pytest.mark.parametrize(("side", "at_once"), [(28, 64), (45, 64), (64, 32), (256, 2), (1024, 1)])
+def test_large_images_are_computed_few_at_a_time(exported, monkeypatch, side, at_once):
+    model = EdgeModel(exported)
+    object.__setattr__(model.metadata, "image_shape", (1, side, side))
+    assert model.batch_size == at_once
+    sizes = []
+
+    class Counting:
+        def run(self, outputs, inputs):
+            (batch,) = inputs.values()
+            sizes.append(len(batch))
+            return [np.zeros((len(batch), 3), np.float32)]
+
+    monkeypatch.setattr(model._session, "_session", Counting())
+    model.logits(np.zeros((at_once + 1, 1, side, side), np.uint8))
+    assert sizes == [at_once, 1]
+
+
 @pytest.mark.parametrize("which", ["exported", "quantised"])
 def test_batches_change_nothing(request, which):
     model, images = EdgeModel(request.getfixturevalue(which)), noise(10)

@@ -30,6 +30,9 @@ CHECK_IMAGES = 200
 FEW_EQUAL = 0.95
 """Share of equal answers below which a remark says so."""
 
+FAR_OFF = 0.1
+"""Of a client's largest activation: an int8 value that is further off brings a remark."""
+
 _TAKEN = {"source", "target", "part", "int8", "data", "data_dir", "calibration_images", "seed", "limit", "output",
           "json_path"}  # fmt: skip
 
@@ -205,5 +208,10 @@ def _show(report: OnnxReport) -> None:
     )
     if check.accuracy is not None and check.torch_accuracy is not None:
         say(f"accuracy {percent(check.accuracy)}, of torch {percent(check.torch_accuracy)}")
+    far = metadata.precision == "int8" and check.equal_answers is None and check.largest_difference > FAR_OFF
+    if far:
+        note(
+            "8 bits change activations much; calibrate on more images (--calibration-images), or export without --int8"
+        )
     if check.equal_answers is not None and check.equal_answers < FEW_EQUAL:
         note("8 bits change many answers; calibrate on more images (--calibration-images), or export without --int8")

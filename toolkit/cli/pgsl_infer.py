@@ -94,6 +94,8 @@ def _check_same_network(path: Path, edge: EdgeModel, terms: dict[str, Any]) -> N
 
 def _scores(edge: EdgeModel, wire: WireClient, images: npt.NDArray[np.uint8], at_once: int) -> Scores:
     parts = []
+    # No more than the board's memory is kept small with, however many the server takes.
+    at_once = min(at_once, edge.batch_size)
     with bar("classifying", len(images)) as progress:
         for start in range(0, len(images), at_once):
             parts.append(wire.query(edge.activations(images[start : start + at_once]), at_once))
