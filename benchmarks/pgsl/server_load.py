@@ -16,7 +16,6 @@ loss, the weights of server and client, and Adam's moments with those of the sam
 
 from __future__ import annotations
 
-import contextlib
 import json
 import tempfile
 import threading
@@ -25,8 +24,6 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial as bound
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from gascnn.benchmarks import machine
 from gascnn.benchmarks.pgsl.load_clients import (
@@ -42,8 +39,9 @@ from gascnn.benchmarks.pgsl.load_clients import (
     running,
 )
 from gascnn.benchmarks.pgsl.load_report import Trained, Watch, markdown, query_report, training_report
+from gascnn.benchmarks.pgsl.partial import versions
 from gascnn.benchmarks.pgsl.server_process import CountingWire, ServerProcess, Site, Transport
-from gascnn.toolkit.errors import BackendError
+from gascnn.toolkit.errors import BackendError, FormatError, UsageError
 from gascnn.toolkit.files import write_json
 from gascnn.toolkit.pgsl.split import Gradient
 from gascnn.toolkit.pgsl.wire.store import Checkpoint, RunStore
@@ -64,7 +62,7 @@ def measure_load(
 
     Args:
         load: what is asked.
-        partial: JSON file in which each part is kept when it is done; parts in it of the same load are not run again.
+        partial: JSON file in which each part is kept when it is done; parts in it are not run again.
         progress: told in a line what is being done.
 
     Returns:
@@ -74,17 +72,20 @@ def measure_load(
 
     Raises:
         BackendError: the server did not start, or training came to no end.
-        UsageError: numbers the networks do not take.
+        FormatError: ``partial`` is there and no such file.
+        UsageError: numbers the networks do not take, or ``partial`` is of another load, processor or build.
     """
     load = load or Load()
     tell = progress or (lambda line: None)
     report: dict[str, Any] = {
         "format": FORMAT,
         "machine": machine.describe(),
-        "torch": torch.__version__,
+        "versions": versions(),
         "load": load.to_dict(),
-        "parts": _kept(load, partial),
+        "parts": {},
     }
+    if partial is not None and partial.exists():
+        report["parts"] = _kept(partial, report)
     with one_thread(), tempfile.TemporaryDirectory(prefix="gascnn-load-") as name:
         site = Site(
             Path(name),
@@ -119,14 +120,23 @@ def _parts(load: Load, site: Site) -> Iterator[tuple[str, Callable[[], dict[str,
     yield "killed", lambda: training(True)
 
 
-def _kept(load: Load, partial: Path | None) -> dict[str, Any]:
-    if partial is None or not partial.is_file():
-        return {}
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        found = json.loads(partial.read_text(encoding="utf-8"))
-        if found["format"] == FORMAT and found["load"] == load.to_dict():
-            return dict(found["parts"])
-    return {}
+def _kept(path: Path, report: dict[str, Any]) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        theirs, parts = _agreed(found), dict(found["parts"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise FormatError(f"{path}: not partial results of a server's load; remove it or name another file") from error
+    for name, value in _agreed(json.loads(json.dumps(report))).items():
+        if theirs[name] != value:
+            raise UsageError(f"{path}: its {name} is not this run's; name another file to begin anew")
+    return parts
+
+
+def _agreed(report: dict[str, Any]) -> dict[str, Any]:
+    """What two runs must have in common for one table."""
+    return {name: report[name] for name in ("format", "versions", "load")} | {
+        "processor": report["machine"]["processor"]
+    }
 
 
 def query_part(load: Load, site: Site, transport: Transport) -> dict[str, Any]:

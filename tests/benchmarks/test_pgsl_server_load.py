@@ -24,7 +24,7 @@ from gascnn.benchmarks.pgsl.load_clients import (
 from gascnn.benchmarks.pgsl.load_report import latency, limited_by
 from gascnn.benchmarks.pgsl.server_load import markdown, measure_load, query_part, training_part
 from gascnn.benchmarks.pgsl.server_process import Scrape, ServerProcess, Site
-from gascnn.toolkit.errors import BackendError, UsageError
+from gascnn.toolkit.errors import BackendError, FormatError, UsageError
 from gascnn.toolkit.pgsl.options import PgslOptions
 from gascnn.toolkit.pgsl.train import make_server
 from gascnn.toolkit.pgsl.wire import serve
@@ -224,8 +224,15 @@ def test_parts_that_are_done_are_not_run_again(tmp_path, monkeypatch):
         "queries, tls", "2.0", "7", "0", "", "", "", "3.5", "", "0.90, 0.10", "yes"
     ]  # fmt: skip
     assert "- **killed: batches sent: 7, expected 8**" in text
-    measure_load(replace(LOAD, seed=1), partial=kept)
-    assert len(ran) == 9  # another load: nothing of the file is used
+    with pytest.raises(UsageError, match=r"partial.json: its load is not this run's; name another file"):
+        measure_load(replace(LOAD, seed=1), partial=kept)
+    monkeypatch.setattr(server_load.machine, "processor", lambda: "another")
+    with pytest.raises(UsageError, match="its processor is not this run's"):
+        measure_load(LOAD, partial=kept)
+    kept.write_text("[]")
+    with pytest.raises(FormatError, match="not partial results of a server's load"):
+        measure_load(LOAD, partial=kept)
+    assert (len(ran), kept.read_text()) == (5, "[]")
 
 
 def test_the_kill_comes_amid_a_turn_in_the_middle():
