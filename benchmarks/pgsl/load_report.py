@@ -276,7 +276,7 @@ def markdown(report: Mapping[str, Any]) -> str:
     lines = [
         f"{load['clients']} clients at once on loopback, images {load['image_size']}x{load['image_size']}x"
         f"{load['channels']}; the server's network on one thread. {where['processor']}, {where['cores_used']} cores, "
-        f"load {where['load']}, torch {report['torch']}.",
+        f"load {where['load']}, torch {report['versions']['torch']}.",
         "",
         "| part | s | queries | errors | p50 ms | p95 ms | p99 ms (95 %) | queries/s | batches | core: server, clients "
         "| counts agree |",
