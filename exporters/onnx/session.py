@@ -16,6 +16,9 @@ from gascnn.toolkit.errors import BackendError, DataError, FormatError, UsageErr
 LARGEST_FILE = 2**31 - 1
 """Bytes: what protocol buffers can hold."""
 
+MOST_THREADS = 1024
+"""Beyond what a machine can start, onnxruntime never comes back."""
+
 MOST_AT_ONCE = 64
 PIXELS_AT_ONCE = 2 * 256 * 256
 """Images of more pixels than a sixty-fourth of it are computed fewer at a time: two of 256x256 of PGSL's client keep
@@ -38,12 +41,14 @@ class OnnxSession:
     Raises:
         FormatError: not there, not ONNX, written by another program, cut short, changed, or with inputs and outputs
             that are not those its metadata promises.
-        UsageError: fewer threads than one.
+        UsageError: fewer threads than one, or more than :data:`MOST_THREADS`.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, threads: int = 1) -> None:
         if threads < 1:
             raise UsageError(f"threads is {threads}; it must be at least 1")
+        if threads > MOST_THREADS:
+            raise UsageError(f"threads is {threads}; it must be at most {MOST_THREADS}")
         self._path = Path(path)
         data = _read(self._path)
         seal = check_seal(data)

@@ -32,7 +32,7 @@ class EdgeModel:
 
     Raises:
         FormatError: not there, not ONNX, written by another program, cut short or changed.
-        UsageError: fewer threads than one.
+        UsageError: fewer threads than one, or more than a machine has.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, threads: int = 1) -> None:

@@ -293,6 +293,8 @@ def test_images_that_do_not_fit_are_refused(exported, images):
 def test_counts_that_cannot_be_are_refused(exported):
     with pytest.raises(UsageError, match="threads is 0; it must be at least 1"):
         EdgeModel(exported, threads=0)
+    with pytest.raises(UsageError, match="threads is 20000; it must be at most 1024"):
+        EdgeModel(exported, threads=20000)
     with pytest.raises(UsageError, match="batch_size is 0; it must be at least 1"):
         EdgeModel(exported).predict(noise(1), batch_size=0)
 
