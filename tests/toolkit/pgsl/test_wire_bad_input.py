@@ -226,8 +226,10 @@ def test_addresses_methods_and_types(pgsl_server):
 @pytest.mark.parametrize("attempt", ["0", "-1", "1.0", "", "one", "1000001", "9" * 50, "٣".encode()])
 def test_an_attempt_is_a_small_number(pgsl_server, attempt):
     running = pgsl_server()
-    response = running.post("terms", encode(Message("terms")), **{"Gascnn-Attempt": attempt})
+    response = running.post("turn", encode(Message("turn")), **{"Gascnn-Attempt": attempt})
     refused(response, 400, "Gascnn-Attempt is no number from 1 to 1000000")
+    assert running.coordinator._grant is None
+    assert running.post("turn", encode(Message("turn")), **{"Gascnn-Attempt": "1000000"}).status_code == 200
 
 
 def gigabyte(sent):
